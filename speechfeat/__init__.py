@@ -1,0 +1,1 @@
+"""Features of speech encoders that can be trusted."""

@@ -1,0 +1,49 @@
+"""Which utterances run together, and how they are padded."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from speechfeat.errors import ParameterError
+from speechfeat.types import Batch
+
+
+def plan_batches(costs: Sequence[float], budget: float, max_batch_size: int | None = None) -> list[list[int]]:
+    """Group items of similar cost so that no batch, padded to its longest, costs more than the budget.
+
+    Longest first: the batch that needs most memory comes at the start, where a failure costs least, and the batches
+    depend on nothing but the costs and their order.
+
+    Args:
+        costs: of each item, in seconds.
+        budget: seconds that one padded batch may cost; a single item above it is a batch of its own.
+        max_batch_size: the most items in a batch.
+
+    Returns:
+        Positions in `costs`, each exactly once.
+
+    Example:
+        >>> plan_batches([1.0, 9.0, 2.0, 2.0], budget=10.0)
+        [[1], [2, 3, 0]]
+    """
+    if budget <= 0:
+        raise ParameterError(f"a batch of {budget} seconds must be above 0")
+    order = sorted(range(len(costs)), key=lambda item: (-costs[item], item))
+    batches: list[list[int]] = []
+    for item in order:
+        fits = bool(batches) and costs[batches[-1][0]] * (len(batches[-1]) + 1) <= budget
+        if fits and len(batches[-1]) < (max_batch_size or len(costs)):
+            batches[-1].append(item)
+        else:
+            batches.append([item])
+    return batches
+
+
+def pad(inputs: Sequence[np.ndarray], num_samples: Sequence[int]) -> Batch:
+    """Stack inputs `[N]` or `[N, F]` of different lengths, zeros past each."""
+    sizes = [len(one) for one in inputs]
+    padded = np.zeros((len(inputs), max(sizes), *inputs[0].shape[1:]), dtype=np.float32)
+    for row, one in enumerate(inputs):
+        padded[row, : len(one)] = one
+    return Batch(torch.from_numpy(padded), tuple(sizes), tuple(num_samples))

@@ -1,0 +1,1 @@
+"""Speech encoders: one module a family behind one interface (`base.Backbone`)."""

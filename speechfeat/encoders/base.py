@@ -1,0 +1,258 @@
+"""What a family provides (`Backbone`) and what the rest of speechfeat uses (`Encoder`)."""
+
+import hashlib
+import threading
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from speechfeat.batching import pad
+from speechfeat.encoders.masking import Padding
+from speechfeat.encoders.precision import Precision
+from speechfeat.encoders.taps import LayerTaps
+from speechfeat.errors import ModelError, ParameterError
+from speechfeat.layers import Layers, select_layers
+from speechfeat.types import Batch, Hidden
+from speechfeat.units import FrameGrid
+
+
+class Backbone:
+    """A model of one family: its blocks, its frame grid, and how samples go in.
+
+    A family makes one of these, or a subclass where `normalize`, `prepare` or `forward` differ.
+
+    Args:
+        module: the model; its parameters decide the fingerprint.
+        blocks: the stack that is tapped, in order; an `nn.ModuleList` or `nn.Sequential` is cut to the deepest
+            layer asked for, which frees the blocks above it.
+        grid: from samples to frames.
+        final_norm: the norm after the last block, whose output is then layer L.
+        layout: of what the blocks give, a permutation of "BTD", or with extra axes ("BCFT": every axis that is
+            not B or T is folded into D).
+        max_samples: the longest input that the model takes; longer ones are always cut into chunks.
+        exact_frames: whether the blocks give exactly `grid.num_frames` frames for an utterance alone (false for
+            models that always take one fixed window).
+        pads: false for a module that cannot be told of padding; its utterances are then run one at a time.
+        input_stages: the part of `grid.stages` that happens inside the module, after `prepare` (None: all).
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        blocks: Sequence[nn.Module],
+        grid: FrameGrid,
+        *,
+        final_norm: nn.Module | None = None,
+        layout: str = "BTD",
+        max_samples: int | None = None,
+        exact_frames: bool = True,
+        pads: bool = True,
+        input_stages: int | None = None,
+    ) -> None:
+        self.module = module
+        self.blocks = blocks
+        self.grid = grid
+        self.final_norm = final_norm
+        self.layout = layout
+        self.max_samples = max_samples
+        self.exact_frames = exact_frames
+        self.pads = pads
+        inner = len(grid.stages) if input_stages is None else input_stages
+        self.padding = Padding(grid.stages[len(grid.stages) - inner :])
+
+    def normalize(self, samples: np.ndarray) -> np.ndarray:
+        """What the checkpoint's preprocessor does to a whole recording's samples, `[N]` -> `[N]`."""
+        return samples
+
+    def prepare(self, samples: np.ndarray) -> np.ndarray:
+        """What goes into the module for one utterance: `[N]` samples, or `[N', F]` front-end frames, float32."""
+        return samples
+
+    def forward(self, inputs: Tensor, sizes: Sequence[int]) -> object:
+        """Run the module on a padded batch, `[B, N, ...]`; the taps take the states, the result is not used."""
+        del sizes
+        return self.module(inputs)
+
+    def mask(self, inputs: Tensor) -> Tensor | None:
+        """Attention mask `[B, N]` over the inputs, 1 where valid; None where nothing is padded."""
+        if not self.padding.padded:
+            return None
+        return self.padding.mask(inputs.shape[1], inputs.device, depth=0).long()
+
+
+def weight_hash(module: nn.Module) -> str:
+    """Hash of every parameter and persistent buffer of a module, by name."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+class Encoder:
+    """An encoder that runs up to the deepest layer asked for and no further.
+
+    Made by `load_encoder` and `wrap_module`.
+
+    Attributes:
+        name: as it was asked for.
+        grid: the `FrameGrid` of its frames.
+        num_layers: L, its number of blocks.
+        selection: the layers it gives.
+        dim: D, of each of them.
+        device: the torch device it runs on.
+        dtype: the name of the dtype of its matrix products.
+        weights: hash of all its weights, before any were dropped.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        name: str,
+        layers: Layers = "penultimate",
+        device: str | torch.device = "auto",
+        dtype: str = "auto",
+    ) -> None:
+        self.backbone = backbone
+        self.name = name
+        self.grid = backbone.grid
+        self.num_layers = len(backbone.blocks)
+        self.selection = select_layers(layers, self.num_layers)
+        self.device = choose_device(device)
+        self.precision = Precision.choose(dtype, self.device)
+        self.weights = weight_hash(backbone.module)
+        self._taps = LayerTaps(backbone.blocks, backbone.final_norm, self.selection, backbone.layout)
+        self._lock = threading.Lock()
+        backbone.module.eval().requires_grad_(False)
+        self.precision.convert(backbone.module)
+        backbone.module.to(self.device)
+        self.dim = self._measure_dim()
+
+    @property
+    def dtype(self) -> str:
+        """Name of the dtype of the matrix products."""
+        return self.precision.name
+
+    @property
+    def sample_rate(self) -> int:
+        """Rate of the samples it takes, in Hz."""
+        return self.grid.sample_rate
+
+    def _measure_dim(self) -> int:
+        probe = np.random.default_rng(0).standard_normal(max(self.grid.min_samples, self.sample_rate // 2))
+        values = self.encode_prepared([self.prepare(0.1 * probe.astype(np.float32))], [len(probe)])[0]
+        return values.shape[-1]
+
+    def prepare(self, samples: np.ndarray) -> np.ndarray:
+        """Normalise and prepare a whole utterance `[N]`, padding it to one window if it is shorter."""
+        return self.backbone.prepare(self.lengthen(self.backbone.normalize(samples)))
+
+    def lengthen(self, samples: np.ndarray) -> np.ndarray:
+        """Pad with zeros to the shortest input that gives a frame."""
+        missing = self.grid.min_samples - len(samples)
+        return np.pad(samples, (0, missing)) if missing > 0 else samples
+
+    def num_frames(self, num_samples: int) -> int:
+        """Frames that an utterance of `num_samples` samples gives, at least 1."""
+        return self.grid.num_frames(max(num_samples, self.grid.min_samples))
+
+    def encode_prepared(self, inputs: Sequence[np.ndarray], num_samples: Sequence[int]) -> list[np.ndarray]:
+        """Encode prepared inputs as one batch, halved as often as memory asks for.
+
+        Args:
+            inputs: what `prepare` gave for each utterance.
+            num_samples: samples that each was made from.
+
+        Returns:
+            Features of each, `[L, T, D]` float32, without padding.
+        """
+        if len(inputs) > 1 and not self.backbone.pads:
+            groups = [self.encode_prepared([one], [count]) for one, count in zip(inputs, num_samples, strict=True)]
+            return [values for group in groups for values in group]
+        try:
+            hidden = self.forward(pad(inputs, num_samples))
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            if len(inputs) == 1:
+                raise ModelError(
+                    f"{self.grid.seconds(num_samples[0]):.1f} s do not fit into the memory of {self.device}; "
+                    "cut long recordings into shorter chunks (--chunk) or use --dtype bfloat16"
+                ) from None
+        else:
+            states = hidden.states.float().cpu().numpy()
+            return [states[row, :, :count] for row, count in enumerate(hidden.num_frames)]
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        half = (len(inputs) + 1) // 2
+        first = self.encode_prepared(inputs[:half], num_samples[:half])
+        return first + self.encode_prepared(inputs[half:], num_samples[half:])
+
+    @torch.inference_mode()
+    def forward(self, batch: Batch) -> Hidden:
+        """Run a padded batch up to the deepest layer; states stay on the device.
+
+        Raises:
+            ModelError: if the module does not give the frames that its grid promises.
+        """
+        num_frames = tuple(self.num_frames(count) for count in batch.num_samples)
+        with self._lock, ExitStack() as stack:
+            for context in self.precision.contexts(self.device):
+                stack.enter_context(context)
+            self.backbone.padding.set(batch.sizes, batch.inputs.shape[1])
+            inputs = batch.inputs.to(self.device, non_blocking=True)
+            states = self._taps.run(lambda: self.backbone.forward(inputs, batch.sizes))
+        self._check_frames(states.shape[2], max(num_frames), batch.num_samples)
+        return Hidden(states, num_frames)
+
+    def _check_frames(self, found: int, promised: int, num_samples: Sequence[int]) -> None:
+        if found == promised or (found > promised and not self.backbone.exact_frames):
+            return
+        raise ModelError(
+            f"{self.name} gave {found} frames for {max(num_samples)} samples, where its grid (hop {self.grid.hop}, "
+            f"window {self.grid.window}, offset {self.grid.offset}) promises {promised}; correct hop, window or pad"
+        )
+
+    def describe(self) -> dict[str, object]:
+        """What decides the features, for a store's configuration."""
+        return {
+            "name": self.name,
+            "weights": self.weights,
+            "num_layers": self.num_layers,
+            "dim": self.dim,
+            "layers": list(self.selection.indices),
+            "stacked": self.selection.stacked,
+            "dtype": self.dtype,
+        }
+
+
+def choose_device(device: str | torch.device) -> torch.device:
+    """The device named, or for "auto" the first CUDA device, else the CPU.
+
+    Raises:
+        ParameterError: for a device that is not there.
+    """
+    if isinstance(device, torch.device):
+        return device
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError):
+        raise ParameterError(
+            f"device={device!r} is not available here; use 'auto', 'cpu'"
+            + ("" if not torch.cuda.is_available() else f" or 'cuda:0' to 'cuda:{torch.cuda.device_count() - 1}'")
+        ) from None
+    return chosen
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    text = str(error)
+    return "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text

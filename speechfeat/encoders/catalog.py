@@ -1,0 +1,81 @@
+"""The table of encoders: names, where they come from, what may be done with them. Listing it needs no torch.
+
+Any hub id or checkpoint directory works without a row: `model_type` in its `config.json` finds the family.
+"""
+
+import difflib
+from typing import NamedTuple
+
+
+class EncoderSpec(NamedTuple):
+    """A row of the catalogue.
+
+    Attributes:
+        name: what a user types.
+        source: a hub id, or the prefix of a family that needs no checkpoint.
+        parameters: in millions, of the encoder.
+        licence: of the weights.
+        paper: arXiv number of its description, or "".
+    """
+
+    name: str
+    source: str
+    parameters: float
+    licence: str
+    paper: str
+
+
+# model_type of a transformers configuration -> module of speechfeat.encoders
+FAMILIES = {
+    "wav2vec2": "wav2vec2",
+    "hubert": "wav2vec2",
+    "wavlm": "wav2vec2",
+    "data2vec-audio": "wav2vec2",
+    "unispeech": "wav2vec2",
+    "unispeech-sat": "wav2vec2",
+    "sew": "wav2vec2",
+    "sew-d": "wav2vec2",
+    "wav2vec2-conformer": "wav2vec2",
+}
+
+CATALOG = (
+    EncoderSpec("wav2vec2-base", "facebook/wav2vec2-base", 95, "Apache-2.0", "2006.11477"),
+    EncoderSpec("wav2vec2-large-lv60", "facebook/wav2vec2-large-lv60", 317, "Apache-2.0", "2006.11477"),
+    EncoderSpec("xls-r-300m", "facebook/wav2vec2-xls-r-300m", 317, "Apache-2.0", "2111.09296"),
+    EncoderSpec("mms-300m", "facebook/mms-300m", 317, "CC-BY-NC-4.0", "2305.13516"),
+    EncoderSpec("hubert-base", "facebook/hubert-base-ls960", 95, "Apache-2.0", "2106.07447"),
+    EncoderSpec("hubert-large", "facebook/hubert-large-ll60k", 317, "Apache-2.0", "2106.07447"),
+    EncoderSpec("distilhubert", "ntu-spml/distilhubert", 23, "Apache-2.0", "2110.01900"),
+    EncoderSpec("wavlm-base", "microsoft/wavlm-base", 95, "CC-BY-SA-3.0", "2110.13900"),
+    EncoderSpec("wavlm-base-plus", "microsoft/wavlm-base-plus", 95, "CC-BY-SA-3.0", "2110.13900"),
+    EncoderSpec("wavlm-large", "microsoft/wavlm-large", 317, "CC-BY-SA-3.0", "2110.13900"),
+    EncoderSpec("data2vec-audio-base", "facebook/data2vec-audio-base", 93, "Apache-2.0", "2202.03555"),
+    EncoderSpec("unispeech-sat-base", "microsoft/unispeech-sat-base", 95, "CC-BY-SA-3.0", "2110.05752"),
+    EncoderSpec("sew-mid-100k", "asapp/sew-mid-100k", 79, "Apache-2.0", "2109.06870"),
+    EncoderSpec("sew-d-mid-100k", "asapp/sew-d-mid-100k", 79, "Apache-2.0", "2109.06870"),
+    EncoderSpec(
+        "wav2vec2-conformer-rel-pos-large",
+        "facebook/wav2vec2-conformer-rel-pos-large",
+        593,
+        "Apache-2.0",
+        "2010.05171",
+    ),
+    EncoderSpec(
+        "wav2vec2-conformer-rope-large",
+        "facebook/wav2vec2-conformer-rope-large",
+        593,
+        "Apache-2.0",
+        "2010.05171",
+    ),
+)
+
+
+def find(name: str) -> EncoderSpec | None:
+    """The row of this name, or None."""
+    return next((spec for spec in CATALOG if spec.name == name), None)
+
+
+def suggest(name: str) -> str:
+    """A sentence part that names what a misspelt name may have meant, or ""."""
+    close = difflib.get_close_matches(name, [spec.name for spec in CATALOG], n=2, cutoff=0.6)
+    return f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""

@@ -1,0 +1,89 @@
+"""What makes padding invisible: valid lengths at every depth of a front end, and the modules that need them.
+
+Stock implementations let padding leak in three places, which an attention mask does not reach: a group norm over
+time takes its statistics from the padding too, and a depthwise or a positional convolution reads the padding beside
+the last valid frame. Alone, an utterance meets zeros there; so zeros are what it is given in a batch.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from speechfeat.units import Stage
+
+
+class Padding:
+    """The valid lengths of the batch in flight, shared by the hooks of one encoder.
+
+    Args:
+        stages: the windows between the model's inputs and its blocks.
+    """
+
+    def __init__(self, stages: Sequence[Stage]) -> None:
+        self.stages = tuple(stages)
+        self.padded = False
+        self._lengths: list[list[int]] = []
+        self._masks: dict[tuple, Tensor] = {}
+
+    def set(self, sizes: Sequence[int], width: int) -> None:
+        """Announce a batch: `sizes` valid inputs of the first stage, padded to `width`."""
+        self.padded = any(size != width for size in sizes)
+        self._lengths = [list(sizes)]
+        for stage in self.stages:
+            self._lengths.append([stage.count(length) for length in self._lengths[-1]])
+        self._masks = {}
+
+    def lengths(self, depth: int = -1) -> list[int]:
+        """Valid lengths after the first `depth` stages; -1 means after all of them."""
+        return self._lengths[depth]
+
+    def mask(self, width: int, device: torch.device, depth: int = -1) -> Tensor:
+        """True where valid, `[B, width]`, after the first `depth` stages."""
+        key = (width, device, depth)
+        if key not in self._masks:
+            lengths = torch.tensor(self.lengths(depth), device=device)
+            self._masks[key] = torch.arange(width, device=device) < lengths[:, None]
+        return self._masks[key]
+
+
+class MaskedGroupNorm(nn.Module):
+    """Group norm over time whose mean and variance come from the valid frames only.
+
+    Each utterance goes through the stock kernel over exactly its own frames, so that the result is that of the
+    utterance alone, to the bit.
+
+    Shape:
+        `[B, C, T]` -> `[B, C, T]`, zeros past each length
+    """
+
+    def __init__(self, norm: nn.GroupNorm, padding: Padding, depth: int) -> None:
+        super().__init__()
+        self.norm = norm
+        self.padding = padding
+        self.depth = depth
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Normalise each utterance over its valid frames."""
+        if not self.padding.padded:
+            return self.norm(inputs)
+        outputs = torch.zeros_like(inputs)
+        for row, length in enumerate(self.padding.lengths(self.depth)):
+            outputs[row, :, :length] = self.norm(inputs[row : row + 1, :, :length])[0]
+        return outputs
+
+
+def zero_padding_before(module: nn.Module, padding: Padding, *, depth: int = -1, time_axis: int = -1) -> None:
+    """Zero what lies past each length in the input of `module`, `[B, ..., T, ...]` with T at `time_axis`."""
+
+    def hook(_module: nn.Module, args: tuple) -> tuple | None:
+        if not padding.padded:
+            return None
+        inputs = args[0]
+        axis = time_axis % inputs.ndim
+        mask = padding.mask(inputs.shape[axis], inputs.device, depth)
+        shape = [1] * inputs.ndim
+        shape[0], shape[axis] = mask.shape
+        return (inputs.masked_fill(~mask.view(shape), 0), *args[1:])
+
+    module.register_forward_pre_hook(hook)

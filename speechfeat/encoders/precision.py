@@ -1,0 +1,72 @@
+"""In which dtype an encoder computes.
+
+Half precision here means: the weights of linear layers and convolutions are kept in it and their products run in it
+under autocast, while norms, the residual stream and everything stored stay in float32 where the model lets them.
+"""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from speechfeat.errors import ParameterError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The dtype of an encoder's matrix products.
+
+    Attributes:
+        name: "float32", "bfloat16" or "float16".
+    """
+
+    name: str
+
+    @classmethod
+    def choose(cls, dtype: str, device: torch.device) -> "Precision":
+        """Resolve "auto": bfloat16 where the device has matrix products in it, else float32.
+
+        Raises:
+            ParameterError: for an unknown name, or float16 on a CPU that would emulate it.
+        """
+        if dtype == "auto":
+            return cls("bfloat16" if has_fast_bfloat16(device) else "float32")
+        if dtype not in DTYPES:
+            raise ParameterError(f"dtype={dtype!r} is not known; use 'auto', {', '.join(map(repr, DTYPES))}")
+        if dtype == "float16" and device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_fp16_supported():
+            raise ParameterError(
+                "dtype='float16' would be emulated on this CPU, many times slower than float32; use 'auto', "
+                "'bfloat16' or 'float32'"
+            )
+        return cls(dtype)
+
+    def convert(self, module: nn.Module) -> None:
+        """Bake weight normalisation and bring the weights of matrix products to this dtype, in place."""
+        for layer in module.modules():
+            if nn.utils.parametrize.is_parametrized(layer, "weight"):
+                nn.utils.parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+        if self.name == "float32":
+            return
+        for layer in module.modules():
+            if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d):
+                layer.to(DTYPES[self.name])
+
+    def contexts(self, device: torch.device) -> list[AbstractContextManager]:
+        """What to enter around a forward pass."""
+        if self.name == "float32":
+            # TF32, which torch allows in cuDNN by default, keeps 10 bits of mantissa: not float32.
+            return [torch.backends.cudnn.flags(allow_tf32=False)] if device.type == "cuda" else []
+        return [torch.autocast(device.type, DTYPES[self.name])]
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 products are faster than float32 ones on a device."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        return any(getattr(torch.cpu, check, bool)() for check in checks)
+    return False

@@ -1,0 +1,112 @@
+"""Encoders on waveforms: a stack of convolutions, a positional convolution, blocks.
+
+wav2vec 2.0, HuBERT, WavLM, data2vec-audio, UniSpeech, UniSpeech-SAT, SEW, SEW-D and Wav2Vec2-Conformer.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.masking_utils import create_bidirectional_mask
+
+from speechfeat.encoders.base import Backbone
+from speechfeat.encoders.masking import MaskedGroupNorm, zero_padding_before
+from speechfeat.units import FrameGrid, Stage, conv_stages
+
+# As transformers' Wav2Vec2FeatureExtractor has it.
+NORMALIZE_EPS = 1e-7
+
+
+class WaveformBackbone(Backbone):
+    """A transformers model of the wav2vec 2.0 design.
+
+    Args:
+        model: the base model, without a head.
+        sample_rate: of its input, in Hz.
+        normalize_eps: added to the variance when a recording is brought to zero mean and unit variance; None where
+            the checkpoint takes samples as they are.
+    """
+
+    def __init__(self, model: PreTrainedModel, sample_rate: int, normalize_eps: float | None) -> None:
+        config = model.config
+        stages = conv_stages(config.conv_kernel, config.conv_stride)
+        squeeze = getattr(config, "squeeze_factor", 1)
+        if squeeze > 1:
+            stages = (*stages, Stage(squeeze, squeeze))
+        encoder = model.encoder
+        blocks = encoder.encoder.layer if hasattr(encoder, "encoder") else encoder.layers
+        super().__init__(
+            model,
+            blocks,
+            FrameGrid(sample_rate, stages),
+            final_norm=encoder.layer_norm if _norm_is_last(model) else None,
+        )
+        self.normalize_eps = normalize_eps
+        self._close_leaks(model, num_convs=len(config.conv_kernel), squeezed=squeeze > 1)
+
+    def _close_leaks(self, model: PreTrainedModel, num_convs: int, squeezed: bool) -> None:
+        first = model.feature_extractor.conv_layers[0]
+        if isinstance(getattr(first, "layer_norm", None), nn.GroupNorm):
+            first.layer_norm = MaskedGroupNorm(first.layer_norm, self.padding, depth=1)
+        for name, layer in model.encoder.named_modules():
+            leaks = name.endswith("depthwise_conv") or ("pos_conv_embed" in name and isinstance(layer, nn.Conv1d))
+            if leaks:
+                zero_padding_before(layer, self.padding, depth=num_convs)
+        if squeezed:
+            self._mask_squeezed_frames(model)
+
+    def _mask_squeezed_frames(self, model: PreTrainedModel) -> None:
+        """Give the blocks of SEW the mask of the squeezed frames that an utterance has alone.
+
+        The stock mask keeps a last squeezed frame of which only half is valid; alone it does not exist.
+        """
+
+        def sew_hook(_layer: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+            if self.padding.padded:
+                states = args[0]
+                mask = self.padding.mask(states.shape[1], states.device)
+                kwargs["attention_mask"] = create_bidirectional_mask(
+                    config=model.config, inputs_embeds=states, attention_mask=mask
+                )
+            return args, kwargs
+
+        def sew_d_hook(_encoder: nn.Module, args: tuple) -> tuple:
+            if not self.padding.padded:
+                return args
+            return (args[0], self.padding.mask(args[0].shape[1], args[0].device).long(), *args[2:])
+
+        if hasattr(model.encoder, "encoder"):
+            model.encoder.encoder.register_forward_pre_hook(sew_d_hook)
+        else:
+            for layer in model.encoder.layers:
+                layer.register_forward_pre_hook(sew_hook, with_kwargs=True)
+
+    def normalize(self, samples: np.ndarray) -> np.ndarray:
+        """Zero mean and unit variance over the whole recording, if the checkpoint was trained so."""
+        if self.normalize_eps is None:
+            return samples
+        return (samples - samples.mean()) / np.sqrt(samples.var() + self.normalize_eps)
+
+    def forward(self, inputs: Tensor, sizes: Sequence[int]) -> object:
+        """Run the stock model with its mask."""
+        del sizes
+        return self.module(inputs, attention_mask=self.mask(inputs))
+
+
+def _norm_is_last(model: PreTrainedModel) -> bool:
+    """Whether `encoder.layer_norm` follows the blocks; in post-norm models it comes before them."""
+    if model.config.model_type == "wav2vec2-conformer":
+        return True
+    return bool(getattr(model.config, "do_stable_layer_norm", False)) and hasattr(model.encoder, "layer_norm")
+
+
+def backbone(model: PreTrainedModel, feature_extractor: object, options: object) -> WaveformBackbone:
+    """Wrap a base model with the preprocessing of its checkpoint."""
+    del options
+    normalize = getattr(feature_extractor, "do_normalize", True)
+    return WaveformBackbone(
+        model,
+        feature_extractor.sampling_rate,
+        NORMALIZE_EPS if normalize else None,  # type: ignore[attr-defined]
+    )

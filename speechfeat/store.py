@@ -1,0 +1,218 @@
+"""Reading a store, or several as one: frames with their times, embeddings, rows, errors.
+
+    store = Store("features")
+    frames = store.frames(store.ids[0])          # .values [T, D] float32, .times [T] seconds
+    ids, embeddings = store.embeddings()         # [n, D'] float32, in the order of store.ids
+
+A store that is still being written, or whose writer was killed, opens with what is committed.
+"""
+
+import os
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from difflib import get_close_matches
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from safetensors import SafetensorError, safe_open
+
+from speechfeat.errors import StoreError
+from speechfeat.store_config import SHARDS, STORE_JSON, StoreConfig, differences, disk_errors, read_config
+from speechfeat.store_shards import EMBEDDING, Failure, read_rows
+from speechfeat.types import Frames
+from speechfeat.units import frame_times
+
+MAX_OPEN_FILES = 32
+
+
+class _Place(NamedTuple):
+    """Where an utterance is, and what its frames need beside their values."""
+
+    shard: int
+    start: float
+    flags: tuple[str, ...]
+
+
+class Store:
+    """Features on disk, by utterance id.
+
+    Args:
+        path: of a store, of a directory of stores, or a list of either; several open as one.
+
+    Raises:
+        StoreError: if there is no store, its configuration differs from another's, an id repeats, or a shard is
+            damaged.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> None:
+        given = [path] if isinstance(path, str | os.PathLike) else list(path)
+        self._paths = [found for entry in given for found in _find_stores(Path(entry))]
+        self._config = _common_config(self._paths)
+        self._shards: list[Path] = []
+        self._places: dict[str, _Place] = {}
+        self._failures: dict[str, Failure] = {}
+        for store in self._paths:
+            for file in sorted((store / SHARDS).glob("*.parquet")):
+                self._take_in(file)
+        self._ids = sorted(self._places)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ids)
+
+    def __repr__(self) -> str:
+        return f"Store({', '.join(map(str, self._paths))}: {len(self)} utterances)"
+
+    @property
+    def ids(self) -> list[str]:
+        """Of the utterances, sorted."""
+        return list(self._ids)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What decided the features."""
+        return self._config.config
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """For the record: versions, date (of the first, where several stores are open as one)."""
+        return self._config.info
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the configuration."""
+        return self._config.fingerprint
+
+    @property
+    def grid(self) -> dict[str, float | int]:
+        """The frame grid as `FrameGrid.describe` gives it: sample_rate, hop, window, offset.
+
+        Raises:
+            StoreError: if the configuration has none.
+        """
+        if "grid" not in self.config:
+            raise StoreError(f"store {self._paths[0]} has no field 'grid', so its frames have no times")
+        return self.config["grid"]
+
+    def frames(self, key: str) -> Frames:
+        """The frames of one utterance, `[T, D]` or `[L, T, D]`, with their times in seconds of its recording.
+
+        Raises:
+            StoreError: if the id is unknown, the store keeps no frames, or the shard is damaged.
+        """
+        place = self._place(key)
+        if not self.config["store"]["frames"]:
+            raise StoreError(f"store {self._paths[0]} keeps no frames; it has embeddings only")
+        grid = {name: self.grid[name] for name in ("offset", "window", "hop", "sample_rate")}
+        file = self._shards[place.shard].with_suffix(".safetensors")
+        try:
+            status = file.stat()
+            stored = _open_tensors(file, status.st_ino, status.st_mtime_ns).get_tensor(key)
+        except (OSError, SafetensorError) as error:
+            raise StoreError(f"shard {file} is damaged or missing ({error}); restore it from a copy") from error
+        values = stored.astype(np.float32, copy=False)
+        return Frames(values, frame_times(values.shape[-2], place.start, **grid), key, place.flags)
+
+    def embeddings(self, ids: Sequence[str] | None = None) -> tuple[list[str], np.ndarray]:
+        """Embeddings, `[n, D']` or `[n, L, D']` float32.
+
+        Args:
+            ids: of the utterances, in the order wanted; None for all, sorted.
+
+        Returns:
+            The ids and the array, in the same order.
+
+        Raises:
+            StoreError: if an id is unknown or the store has no embeddings.
+        """
+        shape = self.config["store"]["embedding_shape"]
+        if shape is None:
+            raise StoreError(f"store {self._paths[0]} has no embeddings; extract with a pooling (--pool mean)")
+        keys = self.ids if ids is None else list(ids)
+        by_shard = defaultdict(list)
+        for index, key in enumerate(keys):
+            by_shard[self._place(key).shard].append(index)
+        result = np.empty((len(keys), *shape), np.float32)
+        for shard, indices in by_shard.items():
+            table = self._read(shard, ("id", EMBEDDING))
+            rows = {key: row for row, key in enumerate(table.column("id").to_pylist())}
+            flat = table.column(EMBEDDING).combine_chunks().flatten().to_numpy()
+            result[indices] = flat.reshape(-1, *shape)[[rows[keys[index]] for index in indices]]
+        return keys, result
+
+    def table(self) -> pd.DataFrame:
+        """A row an utterance, in the order of `ids`: what was recorded of it and its labels."""
+        tables = [self._read(shard) for shard in range(len(self._shards))]
+        if not tables:
+            return pd.DataFrame()
+        # Shards of runs with other labels lack some columns: their cells are empty.
+        whole = pa.concat_tables([table.replace_schema_metadata() for table in tables], promote_options="default")
+        frame = whole.to_pandas().sort_values("id", ignore_index=True)
+        frame["flags"] = [tuple(flags) for flags in frame["flags"]]
+        return frame
+
+    def errors(self) -> list[dict[str, str]]:
+        """The inputs that could not be done: id, path, reason; sorted by id."""
+        return [asdict(self._failures[key]) for key in sorted(self._failures) if key not in self._places]
+
+    def _take_in(self, file: Path) -> None:
+        self._shards.append(file)
+        number = len(self._shards) - 1
+        table, failures = read_rows(file, self.fingerprint, ("id", "start", "flags"))
+        for row in zip(*(column.to_pylist() for column in table.columns), strict=True):
+            key, start, flags = row
+            if key in self._places:
+                other = self._shards[self._places[key].shard]
+                raise StoreError(f"utterance {key!r} is in {other} and in {file}; remove one of the two shards")
+            self._places[key] = _Place(number, start, tuple(flags))
+        self._failures.update((failure.id, failure) for failure in failures)
+
+    def _read(self, shard: int, columns: Sequence[str] | None = None) -> pa.Table:
+        return read_rows(self._shards[shard], self.fingerprint, columns)[0]
+
+    def _place(self, key: str) -> _Place:
+        if key not in self._places:
+            raise StoreError(f"no utterance {key!r} in {self!r}{_suggest(key, self._ids)}")
+        return self._places[key]
+
+
+def _find_stores(path: Path) -> list[Path]:
+    """The path itself, or the stores right below it where it is none."""
+    below = [] if (path / STORE_JSON).exists() else sorted(file.parent for file in path.glob(f"*/{STORE_JSON}"))
+    return below or [path]
+
+
+def _common_config(paths: Sequence[Path]) -> StoreConfig:
+    if not paths:
+        raise StoreError("no store was given; name at least one directory")
+    first, *others = (read_config(path) for path in paths)
+    for path, other in zip(paths[1:], others, strict=True):
+        if fields := differences(first, other):
+            raise StoreError(f"stores {paths[0]} and {path} differ ({fields}); open them one by one")
+    return first
+
+
+@lru_cache(maxsize=MAX_OPEN_FILES)
+def _open_tensors(file: Path, inode: int, modified: int) -> Any:
+    """A memory-mapped safetensors file; inode and time of change tell a replaced file from the one kept open."""
+    return safe_open(file, "numpy")
+
+
+def _suggest(key: str, ids: Sequence[str]) -> str:
+    """What may have been meant: an id that contains the key (its folder was left out), or one spelt alike."""
+    place = bisect_left(ids, key)
+    # All of 300,000 ids would take half a minute to compare; a misspelling leaves an id near its place.
+    near = ids[max(0, place - 500) : place + 500]
+    matches = [other for other in ids if key in other][:3] or get_close_matches(key, near, 3)
+    return f"; did you mean {' or '.join(map(repr, matches))}?" if matches else ""

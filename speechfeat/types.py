@@ -1,0 +1,93 @@
+"""What travels along the path: an utterance, its audio, a padded batch with its lengths, features with their times."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """A stretch of a recording, not yet read.
+
+    Attributes:
+        id: unique in a run; printable UTF-8 whatever the file's name is.
+        path: of the recording, as the operating system knows it (undecodable bytes as surrogates).
+        start: seconds into the recording.
+        duration: seconds; None means to the end of the recording.
+        channel: "mean" for the average of the channels, or the number of one.
+        labels: other columns of the manifest.
+    """
+
+    id: str
+    path: str
+    start: float = 0.0
+    duration: float | None = None
+    channel: str | int = "mean"
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+class Audio(NamedTuple):
+    """Samples ready for an encoder.
+
+    Attributes:
+        samples: `[N]` float32 at the rate asked for, mono.
+        source_rate: of the recording, in Hz.
+        flags: what a user should know of it: "silent", "narrowband", "truncated".
+    """
+
+    samples: np.ndarray
+    source_rate: int
+    flags: tuple[str, ...] = ()
+
+
+class Batch(NamedTuple):
+    """Padded inputs with their lengths.
+
+    Attributes:
+        inputs: `[B, N]` samples or `[B, N, F]` front-end frames; zeros past each size.
+        sizes: valid entries along N, of each.
+        num_samples: samples that each input was made from.
+    """
+
+    inputs: "Tensor"
+    sizes: tuple[int, ...]
+    num_samples: tuple[int, ...]
+
+
+class Hidden(NamedTuple):
+    """States of the layers asked for.
+
+    Attributes:
+        states: `[B, L, T, D]`, anything past each length.
+        num_frames: `[B]` valid frames.
+    """
+
+    states: "Tensor"
+    num_frames: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Features of one utterance.
+
+    Attributes:
+        values: `[T, D]`, or `[L, T, D]` when several layers were asked for; float32.
+        times: `[T]` centre of each frame, in seconds of the recording.
+        id: of the utterance.
+        flags: what a user should know of it: "short", "silent", "narrowband", "truncated", "chunked".
+    """
+
+    values: np.ndarray
+    times: np.ndarray
+    id: str = ""
+    flags: tuple[str, ...] = ()
+
+    @property
+    def num_frames(self) -> int:
+        """T, the number of frames."""
+        return len(self.times)
