@@ -23,8 +23,8 @@ import pyarrow as pa
 from safetensors import SafetensorError, safe_open
 
 from speechfeat.errors import StoreError
-from speechfeat.store_config import SHARDS, STORE_JSON, StoreConfig, differences, disk_errors, read_config
-from speechfeat.store_shards import EMBEDDING, Failure, read_rows
+from speechfeat.store_config import SHARDS, STORE_JSON, StoreConfig, differences, read_config
+from speechfeat.store_shards import EMBEDDING, FIXED_FIELDS, Failure, read_rows
 from speechfeat.types import Frames
 from speechfeat.units import frame_times
 
@@ -95,7 +95,7 @@ class Store:
         return self._config.fingerprint
 
     @property
-    def grid(self) -> dict[str, float | int]:
+    def grid(self) -> dict[str, Any]:
         """The frame grid as `FrameGrid.describe` gives it: sample_rate, hop, window, offset.
 
         Raises:
@@ -121,7 +121,8 @@ class Store:
             stored = _open_tensors(file, status.st_ino, status.st_mtime_ns).get_tensor(key)
         except (OSError, SafetensorError) as error:
             raise StoreError(f"shard {file} is damaged or missing ({error}); restore it from a copy") from error
-        values = stored.astype(np.float32, copy=False)
+        # Always a copy: what a caller does to the values must not reach the file through a memory map.
+        values = np.array(stored, np.float32)
         return Frames(values, frame_times(values.shape[-2], place.start, **grid), key, place.flags)
 
     def embeddings(self, ids: Sequence[str] | None = None) -> tuple[list[str], np.ndarray]:
@@ -153,12 +154,10 @@ class Store:
 
     def table(self) -> pd.DataFrame:
         """A row an utterance, in the order of `ids`: what was recorded of it and its labels."""
-        tables = [self._read(shard) for shard in range(len(self._shards))]
-        if not tables:
-            return pd.DataFrame()
+        tables = [self._read(shard).replace_schema_metadata() for shard in range(len(self._shards))]
+        tables.append(pa.schema(FIXED_FIELDS).empty_table())
         # Shards of runs with other labels lack some columns: their cells are empty.
-        whole = pa.concat_tables([table.replace_schema_metadata() for table in tables], promote_options="default")
-        frame = whole.to_pandas().sort_values("id", ignore_index=True)
+        frame = pa.concat_tables(tables, promote_options="default").to_pandas().sort_values("id", ignore_index=True)
         frame["flags"] = [tuple(flags) for flags in frame["flags"]]
         return frame
 
@@ -170,8 +169,8 @@ class Store:
         self._shards.append(file)
         number = len(self._shards) - 1
         table, failures = read_rows(file, self.fingerprint, ("id", "start", "flags"))
-        for row in zip(*(column.to_pylist() for column in table.columns), strict=True):
-            key, start, flags = row
+        columns = (table.column(name).to_pylist() for name in ("id", "start", "flags"))
+        for key, start, flags in zip(*columns, strict=True):
             if key in self._places:
                 other = self._shards[self._places[key].shard]
                 raise StoreError(f"utterance {key!r} is in {other} and in {file}; remove one of the two shards")

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -76,6 +77,11 @@ class StoreDirectory:
             raise
 
     @property
+    def info(self) -> dict[str, Any]:
+        """For the record, as the writer that made the store gave it."""
+        return self._config.info
+
+    @property
     def name(self) -> str:
         """Of the next shard."""
         return f"{self._prefix}{self.number:05d}"
@@ -120,6 +126,8 @@ class StoreDirectory:
                 )
             if overwrite or not found:
                 write_config(self.path, self._config)
+            else:
+                self._config = found
             self.shards.mkdir(exist_ok=True)
             self.remove_leftovers()
         numbers = [int(name.removeprefix(self._prefix)) for name in self._own(".parquet")]

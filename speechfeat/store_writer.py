@@ -81,6 +81,7 @@ class StoreWriter:
             raise ParameterError("the configuration's field 'store' is the writer's own; give it another name")
         self._dtype, self._keeps_frames = store_dtype, frames
         self._shape = None if embedding_shape is None else [int(size) for size in embedding_shape]
+        self._embedding_size = int(np.prod(self._shape or [0]))
         self._labels = label_columns(label_names)
         stored = {"dtype": store_dtype, "frames": frames, "embedding_shape": self._shape}
         whole = make_config({**config, "store": stored}, info)
@@ -98,6 +99,11 @@ class StoreWriter:
     def path(self) -> Path:
         """Of the store."""
         return self._directory.path
+
+    @property
+    def info(self) -> Mapping[str, Any]:
+        """For the record, as the run that made the store wrote it."""
+        return self._directory.info
 
     @property
     def done(self) -> Mapping[str, tuple[str, int]]:
@@ -118,7 +124,7 @@ class StoreWriter:
     def pending_bytes(self) -> int:
         """Bytes of features that the next commit will make durable."""
         frames = self._tensors.num_bytes if self._tensors else 0
-        return frames + sum(vector.nbytes for vector in self._embeddings)
+        return frames + len(self._embeddings) * self._embedding_size * np.dtype(np.float32).itemsize
 
     def add(self, row: Row, frames: np.ndarray | None = None, embedding: np.ndarray | None = None) -> None:
         """Add a whole utterance; when the shard is full, what is pending is committed first.
@@ -226,7 +232,7 @@ class StoreWriter:
                 temporary,
                 list(self._rows.values()),
                 embeddings=None if self._shape is None else self._embeddings,
-                embedding_size=int(np.prod(self._shape or [0])),
+                embedding_size=self._embedding_size,
                 labels=self._labels,
                 failures=list(self._failures.values()),
                 fingerprint=self._fingerprint,

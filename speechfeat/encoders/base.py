@@ -1,11 +1,15 @@
 """What a family provides (`Backbone`) and what the rest of speechfeat uses (`Encoder`)."""
 
 import hashlib
+import math
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor, nn
 
@@ -13,10 +17,19 @@ from speechfeat.batching import pad
 from speechfeat.encoders.masking import Padding
 from speechfeat.encoders.precision import Precision
 from speechfeat.encoders.taps import LayerTaps
-from speechfeat.errors import ModelError, ParameterError
+from speechfeat.errors import AudioError, ModelError, ParameterError
 from speechfeat.layers import Layers, select_layers
-from speechfeat.types import Batch, Hidden
+from speechfeat.recordings import Recording, RunOptions, embed_recordings, encode_recordings
+from speechfeat.types import Batch, Frames, Hidden
 from speechfeat.units import FrameGrid
+
+# Measured with wav2vec2-base on two cores, see benchmarks/throughput.py.
+CPU_BATCH_SECONDS = 24.0
+# Beyond this a GPU gains nothing.
+GPU_BATCH_SECONDS = 600.0
+# The rest is left to the allocator's fragments and to others.
+GPU_MEMORY_SHARE = 0.5
+SPEED_PROBE_SECONDS = 8.0
 
 
 class Backbone:
@@ -31,7 +44,7 @@ class Backbone:
         grid: from samples to frames.
         final_norm: the norm after the last block, whose output is then layer L.
         layout: of what the blocks give, a permutation of "BTD", or with extra axes ("BCFT": every axis that is
-            not B or T is folded into D).
+            not B or T is folded into D), or a function from that to `[B, T, D]`.
         max_samples: the longest input that the model takes; longer ones are always cut into chunks.
         exact_frames: whether the blocks give exactly `grid.num_frames` frames for an utterance alone (false for
             models that always take one fixed window).
@@ -46,13 +59,14 @@ class Backbone:
         grid: FrameGrid,
         *,
         final_norm: nn.Module | None = None,
-        layout: str = "BTD",
+        layout: str | Callable[[Tensor], Tensor] = "BTD",
         max_samples: int | None = None,
         exact_frames: bool = True,
         pads: bool = True,
         input_stages: int | None = None,
     ) -> None:
-        self.module = module
+        # Any: the attributes of a model are what its own library says.
+        self.module: Any = module
         self.blocks = blocks
         self.grid = grid
         self.final_norm = final_norm
@@ -75,6 +89,10 @@ class Backbone:
         """Run the module on a padded batch, `[B, N, ...]`; the taps take the states, the result is not used."""
         del sizes
         return self.module(inputs)
+
+    def definition(self) -> dict[str, object]:
+        """What decides the features beside the weights, as JSON values."""
+        return {}
 
     def mask(self, inputs: Tensor) -> Tensor | None:
         """Attention mask `[B, N]` over the inputs, 1 where valid; None where nothing is padded."""
@@ -127,6 +145,7 @@ class Encoder:
         self.weights = weight_hash(backbone.module)
         self._taps = LayerTaps(backbone.blocks, backbone.final_norm, self.selection, backbone.layout)
         self._lock = threading.Lock()
+        self._bytes_per_second: float | None = None
         backbone.module.eval().requires_grad_(False)
         self.precision.convert(backbone.module)
         backbone.module.to(self.device)
@@ -156,6 +175,13 @@ class Encoder:
         missing = self.grid.min_samples - len(samples)
         return np.pad(samples, (0, missing)) if missing > 0 else samples
 
+    def cost(self, seconds: float) -> float:
+        """Seconds of input that an utterance of `seconds` makes the encoder run on."""
+        if self.backbone.max_samples is None or self.backbone.exact_frames:
+            return max(seconds, self.grid.seconds(self.grid.min_samples))
+        window = self.grid.seconds(self.backbone.max_samples)
+        return window * max(1, math.ceil(seconds / window))
+
     def num_frames(self, num_samples: int) -> int:
         """Frames that an utterance of `num_samples` samples gives, at least 1."""
         return self.grid.num_frames(max(num_samples, self.grid.min_samples))
@@ -179,9 +205,9 @@ class Encoder:
             if not _out_of_memory(error):
                 raise
             if len(inputs) == 1:
-                raise ModelError(
+                raise AudioError(
                     f"{self.grid.seconds(num_samples[0]):.1f} s do not fit into the memory of {self.device}; "
-                    "cut long recordings into shorter chunks (--chunk) or use --dtype bfloat16"
+                    "cut long recordings into shorter chunks (--chunk, --chunk-above) or use --dtype bfloat16"
                 ) from None
         else:
             states = hidden.states.float().cpu().numpy()
@@ -191,6 +217,37 @@ class Encoder:
         half = (len(inputs) + 1) // 2
         first = self.encode_prepared(inputs[:half], num_samples[:half])
         return first + self.encode_prepared(inputs[half:], num_samples[half:])
+
+    def encode(
+        self, recordings: Sequence[Recording], *, sample_rate: int | None = None, **options: object
+    ) -> list[Frames]:
+        """Features of recordings, in their order; the same alone and in any company.
+
+        Args:
+            recordings: paths, or arrays `[N]` (floats in [-1, 1], or integers of full range).
+            sample_rate: of the arrays, in Hz; None means that of the encoder.
+            options: `batch_seconds`, `num_workers`, `chunking` (see `recordings.RunOptions`).
+
+        Returns:
+            `.values` `[T, D]`, or `[L, T, D]` if several layers were asked for, float32; `.times` `[T]` seconds.
+
+        Raises:
+            AudioError: for the first recording that cannot be encoded.
+        """
+        return encode_recordings(self, recordings, sample_rate, RunOptions(**options))  # type: ignore[arg-type]
+
+    def embed(
+        self, recordings: Sequence[Recording], pool: str = "mean", *, sample_rate: int | None = None, **options: object
+    ) -> np.ndarray:
+        """One vector a recording: `[n, D']`, or `[n, L, D']` if several layers were asked for, float32.
+
+        Args:
+            recordings: as in `encode`.
+            pool: "mean", "std", "mean+std", "max", "first" or "last".
+            sample_rate: as in `encode`.
+            options: as in `encode`.
+        """
+        return embed_recordings(self, recordings, pool, sample_rate, RunOptions(**options))  # type: ignore[arg-type]
 
     @torch.inference_mode()
     def forward(self, batch: Batch) -> Hidden:
@@ -217,10 +274,43 @@ class Encoder:
             f"window {self.grid.window}, offset {self.grid.offset}) promises {promised}; correct hop, window or pad"
         )
 
+    def default_batch_seconds(self) -> float:
+        """Padded audio in a batch that suits the device and its free memory.
+
+        A CPU is busy with a few seconds and slower once a batch leaves its caches; a GPU wants minutes.
+        """
+        if self.device.type != "cuda":
+            free = psutil.virtual_memory().available / 2**30
+            return CPU_BATCH_SECONDS if free > 4 else max(4.0, CPU_BATCH_SECONDS * free / 4)
+        if self._bytes_per_second is None:
+            torch.cuda.reset_peak_memory_stats(self.device)
+            before = torch.cuda.memory_allocated(self.device)
+            self.measure_speed()
+            peak = torch.cuda.max_memory_allocated(self.device) - before
+            self._bytes_per_second = max(1.0, peak / self._probe_cost())
+        free_bytes, _ = torch.cuda.mem_get_info(self.device)
+        return min(GPU_BATCH_SECONDS, max(1.0, GPU_MEMORY_SHARE * free_bytes / self._bytes_per_second))
+
+    def measure_speed(self) -> float:
+        """Seconds of input that the encoder runs on in a second of time here, after warming up."""
+        seconds = SPEED_PROBE_SECONDS
+        noise = np.random.default_rng(0).standard_normal(self.grid.samples(seconds)).astype(np.float32)
+        inputs, counts = [self.prepare(0.1 * noise)] * 2, [len(noise)] * 2
+        times = []
+        for _ in range(2):
+            began = time.perf_counter()
+            self.encode_prepared(inputs, counts)
+            times.append(time.perf_counter() - began)
+        return self._probe_cost() / min(times)
+
+    def _probe_cost(self) -> float:
+        return 2 * self.cost(SPEED_PROBE_SECONDS)
+
     def describe(self) -> dict[str, object]:
-        """What decides the features, for a store's configuration."""
+        """What decides the features, for a store's configuration; the name of a model does not."""
         return {
-            "name": self.name,
+            "family": type(self.backbone).__name__,
+            "definition": self.backbone.definition(),
             "weights": self.weights,
             "num_layers": self.num_layers,
             "dim": self.dim,

@@ -23,11 +23,15 @@ class LayerTaps:
         blocks: the stack, in order.
         final_norm: the norm after it, or None.
         selection: the layers to read.
-        layout: the axes of a state, such as "BTD" or "BCFT".
+        layout: the axes of a state, such as "BTD" or "BCFT", or a function from a state to `[B, T, D]`.
     """
 
     def __init__(
-        self, blocks: Sequence[nn.Module], final_norm: nn.Module | None, selection: Selection, layout: str
+        self,
+        blocks: Sequence[nn.Module],
+        final_norm: nn.Module | None,
+        selection: Selection,
+        layout: str | Callable[[Tensor], Tensor],
     ) -> None:
         self.selection = selection
         self.layout = layout
@@ -91,6 +95,8 @@ class LayerTaps:
 
     def _standard(self, state: Tensor) -> Tensor:
         """To `[B, T, D]`, every axis that is neither B nor T folded into D."""
+        if callable(self.layout):
+            return self.layout(state)
         if self.layout == "BTD":
             return state
         if state.ndim != len(self.layout):

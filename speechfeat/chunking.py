@@ -1,0 +1,101 @@
+"""Cutting long inputs into chunks on the frame grid, so that their frames join to those of the whole."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from speechfeat.errors import ParameterError
+from speechfeat.units import FrameGrid
+
+
+class Chunk(NamedTuple):
+    """A stretch of an input and the frames that it answers for.
+
+    Attributes:
+        start: first sample, a multiple of the hop.
+        stop: one past its last sample.
+        first_frame: of the whole, the first that this chunk gives.
+        last_frame: of the whole, one past the last that this chunk gives.
+        skip: frames of the chunk before `first_frame`, which only gave context.
+    """
+
+    start: int
+    stop: int
+    first_frame: int
+    last_frame: int
+    skip: int
+
+
+@dataclass(frozen=True)
+class Chunking:
+    """When and how long inputs are cut.
+
+    Attributes:
+        length: of a chunk, in seconds.
+        overlap: of two neighbours, in seconds; each gives up half of it.
+        above: inputs up to this many seconds are encoded whole.
+    """
+
+    length: float = 30.0
+    overlap: float = 4.0
+    above: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.length <= 0:
+            raise ParameterError(f"chunk={self.length} must be above 0 seconds")
+        if not 0 <= self.overlap < self.length:
+            raise ParameterError(f"overlap={self.overlap} must be in [0, chunk={self.length}) seconds")
+        if self.above < self.length:
+            raise ParameterError(f"chunk_above={self.above} must be at least chunk={self.length} seconds")
+
+    def plan(self, num_samples: int, grid: FrameGrid, max_samples: int | None = None) -> list[Chunk]:
+        """Chunks of an input, one if it is short enough.
+
+        Args:
+            num_samples: of the input, at least `grid.min_samples`.
+            grid: of the encoder.
+            max_samples: the longest input that the encoder takes, or None.
+        """
+        whole = grid.samples(self.above) if max_samples is None else min(max_samples, grid.samples(self.above))
+        if num_samples <= whole:
+            return [Chunk(0, num_samples, 0, grid.num_frames(num_samples), 0)]
+        length = grid.samples(self.length) if max_samples is None else min(max_samples, grid.samples(self.length))
+        return cut(num_samples, grid, grid.align(length), grid.align(grid.samples(self.overlap)))
+
+
+def cut(num_samples: int, grid: FrameGrid, length: int, overlap: int) -> list[Chunk]:
+    """Cut an input into chunks of `length` samples that share `overlap` samples with their neighbours.
+
+    The last chunk is moved back to be as long as the others: a short one would have little context.
+
+    Raises:
+        ParameterError: if a chunk is too short to advance beyond its overlap by a frame.
+
+    Example:
+        >>> from speechfeat.units import Stage
+        >>> grid = FrameGrid(16000, (Stage(400, 320),))
+        >>> [(c.first_frame, c.last_frame) for c in cut(16000 * 60, grid, 16000 * 30, 16000 * 4)]
+        [(0, 1400), (1400, 2700), (2700, 2999)]
+    """
+    step = length - overlap
+    if step < grid.hop or length < grid.min_samples + overlap:
+        raise ParameterError(
+            f"a chunk of {grid.seconds(length):g} s with an overlap of {grid.seconds(overlap):g} s gives no frame of "
+            f"its own (window {grid.window} samples, hop {grid.hop}); make it longer or the overlap shorter"
+        )
+    starts = [0]
+    while starts[-1] + length < num_samples:
+        latest = num_samples - length
+        aligned = latest + (-latest) % grid.hop
+        starts.append(min(starts[-1] + step, aligned))
+    total = grid.num_frames(num_samples)
+    borders = [0, *((start + overlap // 2) // grid.hop for start in starts[1:]), total]
+    return [
+        Chunk(
+            start=start,
+            stop=min(start + length, num_samples),
+            first_frame=borders[number],
+            last_frame=borders[number + 1],
+            skip=borders[number] - start // grid.hop,
+        )
+        for number, start in enumerate(starts)
+    ]

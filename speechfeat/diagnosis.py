@@ -1,0 +1,89 @@
+"""How far an encoder's features can be trusted here: measured, not assumed."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from speechfeat.chunking import Chunking
+from speechfeat.encoders.base import Encoder
+from speechfeat.errors import ParameterError
+
+# Lengths, in seconds, that share a batch: odd numbers of samples and frames, and a clip that is mostly padding.
+CLIP_SECONDS = (4.0, 1.0001, 2.5037, 0.3, 3.3333)
+SEAM_SECONDS = 75.0
+
+
+class Deviation(NamedTuple):
+    """Distance between two computations of the same features.
+
+    Attributes:
+        worst: largest absolute difference, over the standard deviation of the features.
+        typical: root of the mean squared difference, over the same.
+        cosine: of the mean-pooled embeddings, the smallest.
+    """
+
+    worst: float
+    typical: float
+    cosine: float
+
+
+def deviation(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> Deviation:
+    """Compare features `[L, T, D]` of several utterances; the worst of them."""
+    worst = typical = 0.0
+    cosine = 1.0
+    for one, other in zip(found, expected, strict=True):
+        if one.shape != other.shape:
+            raise ParameterError(f"features of the shapes {one.shape} and {other.shape} cannot be compared")
+        difference = one.astype(np.float64) - other
+        scale = max(float(other.std()), 1e-12)
+        worst = max(worst, float(np.abs(difference).max()) / scale)
+        typical = max(typical, float(np.sqrt(np.square(difference).mean())) / scale)
+        cosine = min(cosine, _cosine(one.mean(axis=1).ravel(), other.mean(axis=1).ravel()))
+    return Deviation(worst, typical, cosine)
+
+
+def _cosine(one: np.ndarray, other: np.ndarray) -> float:
+    return float(one @ other / max(np.linalg.norm(one) * np.linalg.norm(other), 1e-12))
+
+
+def test_clips(sample_rate: int, seconds: Sequence[float] = CLIP_SECONDS) -> list[np.ndarray]:
+    """Noise with the slow loudness changes of speech, `[N]` float32 each; the same every time."""
+    rng = np.random.default_rng(0)
+    clips = []
+    for length in seconds:
+        count = round(length * sample_rate)
+        envelope = 0.02 + 0.15 * np.square(np.sin(np.arange(count) * (2 * np.pi * 2.5 / sample_rate)))
+        clips.append((envelope * rng.standard_normal(count)).astype(np.float32))
+    return clips
+
+
+def encode_alone(encoder: Encoder, clips: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Features of clips, each run by itself."""
+    return [encoder.encode_prepared([encoder.prepare(clip)], [len(clip)])[0] for clip in clips]
+
+
+def invariance(encoder: Encoder, clips: Sequence[np.ndarray]) -> Deviation:
+    """Features in one padded batch against each clip alone."""
+    together = encoder.encode_prepared([encoder.prepare(clip) for clip in clips], [len(clip) for clip in clips])
+    return deviation(together, encode_alone(encoder, clips))
+
+
+def seam(encoder: Encoder, clip: np.ndarray, chunking: Chunking) -> Deviation | None:
+    """Features of a clip cut into chunks against the same clip whole; None where it cannot be run whole."""
+    limit = encoder.backbone.max_samples
+    if limit is not None and len(clip) > limit:
+        return None
+    cut = Chunking(chunking.length, chunking.overlap, chunking.length)
+    whole = Chunking(chunking.length, chunking.overlap, above=2 * encoder.grid.seconds(len(clip)))
+    values = [
+        np.atleast_3d(frames.values.T).T if frames.values.ndim == 2 else frames.values
+        for plan in (cut, whole)
+        for frames in encoder.encode([clip], chunking=plan)
+    ]
+    return deviation(values[:1], values[1:])
+
+
+def between_dtypes(make: Callable[[str], Encoder], dtype: str, clips: Sequence[np.ndarray]) -> Deviation:
+    """Features in a dtype against those in float32."""
+    return deviation(encode_alone(make(dtype), clips), encode_alone(make("float32"), clips))

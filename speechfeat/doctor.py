@@ -1,0 +1,103 @@
+"""`python -m speechfeat.doctor MODEL`: layers, frame grid, and what batches, dtypes and chunks do to the features."""
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from speechfeat.cli import EXIT_FAILED_INPUTS, EXIT_OK, main_with_errors
+
+if TYPE_CHECKING:
+    from speechfeat.diagnosis import Deviation
+
+LIMIT = 1e-5
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    result = argparse.ArgumentParser(
+        prog="python -m speechfeat.doctor",
+        description="Measure how far an encoder's features can be trusted on this machine.",
+        epilog="Errors are differences over the standard deviation of the features. Exit code 3: the features of an "
+        f"utterance change by more than {LIMIT:g} when it is padded into a batch.",
+        allow_abbrev=False,
+    )
+    result.add_argument("model", help="catalogue name, hub id or checkpoint directory")
+    result.add_argument("-l", "--layers", default="penultimate", help="which layers to measure")
+    result.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
+    result.add_argument("--audio", nargs="+", help="recordings to measure with (default: made noise)")
+    result.add_argument("--chunk", type=float, default=30.0, help="seconds of a chunk")
+    result.add_argument("--overlap", type=float, default=4.0, help="seconds that neighbouring chunks share")
+    result.add_argument("--allow-pickle", action="store_true", help="take pickled weights (they can run code)")
+    result.add_argument("--short-window", action="store_true", help="run Whisper on the clip's length, not on 30 s")
+    result.add_argument("--json", action="store_true", help="print JSON")
+    return result
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; the exit code."""
+    options = parser().parse_args(arguments)
+    results, text = _measure(options)
+    print(json.dumps(results) if options.json else text)
+    return EXIT_OK if results["invariance"]["worst"] < LIMIT else EXIT_FAILED_INPUTS
+
+
+def _measure(options: argparse.Namespace) -> tuple[dict, str]:
+    from speechfeat import diagnosis
+    from speechfeat.audio import read_audio
+    from speechfeat.chunking import Chunking
+    from speechfeat.encoders.base import Encoder
+    from speechfeat.encoders.describing import describe_layers
+    from speechfeat.encoders.loading import load_encoder
+
+    def make(dtype: str) -> Encoder:
+        return load_encoder(
+            options.model,
+            options.layers,
+            device=options.device,
+            dtype=dtype,
+            allow_pickle=options.allow_pickle,
+            short_window=options.short_window,
+        )
+
+    exact, auto = make("float32"), make("auto")
+    rate = exact.sample_rate
+    clips = diagnosis.test_clips(rate)
+    (long,) = diagnosis.test_clips(rate, [diagnosis.SEAM_SECONDS])
+    if options.audio:
+        clips = [read_audio(path, rate).samples for path in options.audio]
+        long = _repeat(clips, round(diagnosis.SEAM_SECONDS * rate))
+    alone = diagnosis.encode_alone(exact, clips)
+    measured = {
+        "invariance": diagnosis.invariance(exact, clips),
+        "dtype": diagnosis.deviation(diagnosis.encode_alone(auto, clips), alone),
+        "seam": diagnosis.seam(exact, long, Chunking(options.chunk, options.overlap)),
+    }
+    speeds = {encoder.dtype: encoder.measure_speed() for encoder in (exact, auto)}
+    lines = [
+        describe_layers(exact),
+        f"measured on layers {','.join(map(str, exact.selection.indices))}, {exact.dim} dimensions, {exact.device}:",
+        _line("padded into a batch, float32", measured["invariance"]),
+        _line(f"{auto.dtype} against float32", measured["dtype"]),
+        _line(f"chunks of {options.chunk:g} s, overlap {options.overlap:g} s", measured["seam"]),
+        *(f"  {dtype}: {speed:.1f} x real time" for dtype, speed in speeds.items()),
+    ]
+    results = {name: one._asdict() if one else None for name, one in measured.items()}
+    return {**results, "dtype_name": auto.dtype, "x_real_time": speeds}, "\n".join(lines)
+
+
+def _repeat(clips: list, num_samples: int):
+    import numpy as np
+
+    whole = np.concatenate(clips)
+    return np.tile(whole, -(-num_samples // len(whole)))[:num_samples]
+
+
+def _line(name: str, found: "Deviation | None") -> str:
+    if found is None:
+        return f"  {name}: the model takes no longer input, so there is nothing to compare with"
+    return f"  {name}: worst {found.worst:.1e}, typical {found.typical:.1e}, cosine of embeddings {found.cosine:.6f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main_with_errors(main))

@@ -1,0 +1,259 @@
+"""One run over a plan: readers ahead of the encoder, the encoder in this thread, pooling and the store behind it."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from speechfeat.audio import read_audio
+from speechfeat.config import ExtractConfig
+from speechfeat.encoders.base import Encoder
+from speechfeat.errors import SpeechfeatError
+from speechfeat.planning import Plan, Survey, Work
+from speechfeat.pooling import Pooler
+from speechfeat.store_shards import Row
+from speechfeat.store_writer import StoreWriter
+from speechfeat.streaming import Failure, Piece, stream
+from speechfeat.types import Audio, Utterance
+
+# Runs of the encoder that may wait for the disk.
+QUEUE_LENGTH = 8
+
+
+@dataclass
+class Summary:
+    """What a run did.
+
+    Attributes:
+        done: utterances done now.
+        already: utterances that the store held before.
+        failed: inputs that failed, now or before and not mended since.
+        hours: of audio done now.
+        seconds: that it took, from the first read to the last commit.
+        interrupted: whether it was stopped before its end.
+    """
+
+    done: int = 0
+    already: int = 0
+    failed: int = 0
+    hours: float = 0.0
+    seconds: float = 0.0
+    interrupted: bool = False
+
+    @property
+    def x_real_time(self) -> float:
+        """Hours of audio in an hour."""
+        return self.hours * 3600 / self.seconds if self.seconds else 0.0
+
+
+class TooManyErrors(SpeechfeatError):  # noqa: N818 - it is called what it means
+    """More inputs failed than `max_errors` bears; what was done is in the store."""
+
+
+Observer = Callable[[float, list[str]], None]
+
+
+class Run:
+    """State of one run: the encoder in this thread, readers ahead of it, the store behind it."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        config: ExtractConfig,
+        plan: Plan,
+        found: Survey,
+        writer: StoreWriter,
+        *,
+        observer: Observer,
+        stop: threading.Event,
+    ) -> None:
+        self.encoder = encoder
+        self.config = config
+        self.plan = plan
+        self.stop = stop
+        self.works = found.works
+        self.failures = found.failures
+        self.writer = writer
+        self.observer = observer
+        self.summary = Summary(already=sum(work.utterance.id in writer.done for work in found.works))
+        self.num_failed = 0
+        self.recorder = Recorder(encoder, config, found.works, writer)
+
+    def run(self) -> Summary:
+        """Do everything, or stop where the extractor's `stop` is set; what was done is committed."""
+        began = time.perf_counter()
+        try:
+            self._fail([(utterance, reason) for utterance, reason in self.failures])
+            self._encode()
+        finally:
+            self.recorder.close()
+            self.summary.seconds = time.perf_counter() - began
+        return self.summary
+
+    def _fail(self, failures: Sequence[tuple[Utterance, str]]) -> None:
+        for utterance, reason in failures:
+            self.recorder.put(("fail", utterance, reason))
+        self._count(0.0, [f"{utterance.id}: {reason}" for utterance, reason in failures])
+
+    def _count(self, seconds: float, reasons: list[str]) -> None:
+        self.num_failed += len(reasons)
+        self.summary.hours += seconds / 3600
+        self.observer(seconds, reasons)
+        limit = self.config.max_errors
+        if limit is not None and self.num_failed > limit:
+            raise TooManyErrors(
+                f"{self.num_failed} inputs failed, more than --max-errors {limit}, the last: {reasons[-1]}; what was "
+                "done is in the store"
+            )
+
+    def _encode(self) -> None:
+        done = self.writer.done
+        todo = [
+            [[item for item in batch if self.works[item].utterance.id not in done] for batch in batches]
+            for batches in self.plan.shards
+        ]
+        left = [sum(map(len, batches)) for batches in todo]
+        shard_of = {item: number for number, batches in enumerate(todo) for batch in batches for item in batch}
+        results = stream(
+            self.encoder,
+            [batch for batches in todo for batch in batches if batch],
+            self._read,
+            seconds=[work.seconds for work in self.works],
+            chunking=self.config.chunking,
+            num_workers=self.config.num_workers,
+            chunk_batch=max(1, int(self.plan.batch_seconds / self.config.chunking.length)),
+        )
+        for group in results:
+            for item in self._take(group):
+                left[shard_of[item]] -= 1
+                if not left[shard_of[item]]:
+                    self.recorder.put(("commit",))
+            if self.stop.is_set():
+                self.summary.interrupted = True
+                return
+
+    def _read(self, item: int) -> Audio:
+        utterance = self.works[item].utterance
+        return read_audio(
+            utterance.path,
+            self.encoder.sample_rate,
+            utterance.channel,
+            utterance.start,
+            utterance.duration,
+        )
+
+    def _take(self, group: Sequence[Piece | Failure]) -> list[int]:
+        """Hand results on; the items that ended with them."""
+        ended: list[int] = []
+        seconds = 0.0
+        reasons: list[str] = []
+        for result in group:
+            self.recorder.put(result)
+            if isinstance(result, Failure):
+                reasons.append(f"{self.works[result.item].utterance.id}: {result.reason}")
+                ended.append(result.item)
+                continue
+            seconds += result.audio_seconds * result.values.shape[1] / result.num_frames
+            if result.is_last:
+                ended.append(result.item)
+                self.summary.done += 1
+        self._count(seconds, reasons)
+        return ended
+
+
+class Recorder:
+    """Pools and stores in a thread of its own, so that the encoder does not wait for the disk."""
+
+    def __init__(self, encoder: Encoder, config: ExtractConfig, works: Sequence[Work], writer: StoreWriter) -> None:
+        self.encoder = encoder
+        self.config = config
+        self.works = works
+        self.writer = writer
+        self._pooler: Pooler | None = None
+        self._queue: queue.Queue[Any] = queue.Queue(QUEUE_LENGTH)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="write", daemon=True)
+        self._thread.start()
+
+    def put(self, job: Any) -> None:
+        """Queue a piece, a failure or a commit.
+
+        Raises:
+            StoreError: if an earlier one could not be written.
+        """
+        if self._error:
+            raise self._error
+        self._queue.put(job)
+
+    def close(self) -> None:
+        """Wait for everything queued.
+
+        Raises:
+            StoreError: if something could not be written.
+        """
+        self._queue.put(None)
+        self._thread.join()
+        if self._error:
+            raise self._error
+
+    def _work(self) -> None:
+        while (job := self._queue.get()) is not None:
+            # After an error the queue is still emptied, or the encoder would wait for room in it for ever.
+            if self._error:
+                continue
+            try:
+                self._do(job)
+            except BaseException as error:  # it is raised again in the encoder's thread
+                self._error = error
+
+    def _do(self, job: Any) -> None:
+        if isinstance(job, Piece):
+            self._add(job)
+        elif isinstance(job, Failure):
+            utterance = self.works[job.item].utterance
+            self.writer.fail(utterance.id, utterance.path, job.reason)
+        elif job[0] == "fail":
+            self.writer.fail(job[1].id, job[1].path, job[2])
+        else:
+            self.writer.commit()
+
+    def _add(self, piece: Piece) -> None:
+        config, stacked = self.config, self.encoder.selection.stacked
+        key = self.works[piece.item].utterance.id
+        values = piece.values if stacked else piece.values[0]
+        if piece.first_frame == 0:
+            self._pooler = Pooler(config.pool) if config.pool != "none" else None
+        if self._pooler:
+            self._pooler.add(values)
+        if piece.first_frame == 0 and piece.is_last:
+            self.writer.add(self._row(piece), values if config.frames else None, self._embedding())
+            return
+        if config.frames and piece.first_frame == 0:
+            self.writer.begin(key, (*values.shape[:-2], piece.num_frames, values.shape[-1]))
+        if config.frames:
+            self.writer.write(key, values, at=piece.first_frame)
+        if piece.is_last:
+            row = self._row(piece)
+            if config.frames:
+                self.writer.finish(row, self._embedding())
+            else:
+                self.writer.add(row, None, self._embedding())
+
+    def _embedding(self) -> Any:
+        return self._pooler.result() if self._pooler else None
+
+    def _row(self, piece: Piece) -> Row:
+        work = self.works[piece.item]
+        return Row(
+            id=work.utterance.id,
+            path=work.utterance.path,
+            start=work.utterance.start,
+            duration=piece.audio_seconds,
+            num_frames=piece.num_frames,
+            sample_rate=piece.source_rate,
+            flags=piece.flags,
+            size=work.size,
+            labels=work.utterance.labels,
+        )
