@@ -26,6 +26,9 @@ AUDIO_SUFFIXES = SNDFILE_SUFFIXES | PYAV_SUFFIXES
 # A header outside of this is damaged; resampling from 1 Hz would fill the memory.
 MIN_SOURCE_RATE, MAX_SOURCE_RATE = 1_000, 768_000
 
+# Of soxr: as librosa and most tools have it.
+RESAMPLER_QUALITY = "HQ"
+
 # Below -120 dB of full scale: what some decoders give for digital silence.
 SILENCE_PEAK = 1e-6
 
@@ -104,11 +107,12 @@ def read_audio(
         _check_rate(path, recording)
         _check_channel(path, recording, channel)
         span = _Span.plan(recording.sample_rate, sample_rate, start, duration)
-        _check_start(path, recording, span, start)
+        _check_span(path, recording, span, start)
         blocks = _checked(path, (_mix(block, channel) for block in recording.blocks(span.first)))
         samples, end = _collect(blocks, recording, span)
         if len(samples) == 0:
-            raise AudioError(f"{path!r} holds no samples" + (f": {recording.damage}" if recording.damage else ""))
+            cause = f": {recording.damage}" if recording.damage else ""
+            raise AudioError(f"{path!r} holds no samples from {start} s on{cause}")
         flags = _flags(samples, recording, span, end)
         return Audio(samples, recording.sample_rate, flags)
 
@@ -175,7 +179,9 @@ def _collect(blocks: Iterator[np.ndarray], recording: Recording, span: _Span) ->
     resampler = None
     if span.source_rate != span.target_rate:
         # Streaming for short recordings too: equal in every bit to soxr.resample, whatever the blocks.
-        resampler = soxr.ResampleStream(span.source_rate, span.target_rate, 1, dtype="float32", quality="HQ")
+        resampler = soxr.ResampleStream(
+            span.source_rate, span.target_rate, 1, dtype="float32", quality=RESAMPLER_QUALITY
+        )
     position, end = span.first, None
     while span.stop is None or position < span.stop:
         block = next(blocks, None)
@@ -226,8 +232,9 @@ def _mix(block: np.ndarray, channel: str | int) -> np.ndarray:
         return block[:, channel].copy()
     # Column by column: numpy's mean over a short last axis takes several times as long.
     mono = block[:, 0].copy()
-    for index in range(1, block.shape[1]):
-        mono += block[:, index]
+    with np.errstate(invalid="ignore", over="ignore"):  # what comes of infinite samples is checked after this
+        for index in range(1, block.shape[1]):
+            mono += block[:, index]
     mono /= block.shape[1]
     return mono
 
@@ -288,8 +295,13 @@ def _check_channel(path: str, recording: Recording, channel: str | int) -> None:
         raise AudioError(f"{path!r} has no channel {channel}: it has {count}, counted from 0")
 
 
-def _check_start(path: str, recording: Recording, span: _Span, start: float) -> None:
+def _check_span(path: str, recording: Recording, span: _Span, start: float) -> None:
     num_samples = recording.num_samples
-    if num_samples and span.begin >= span.resampled(num_samples):
+    if num_samples == 0:
+        raise AudioError(f"{path!r} holds no samples")
+    end = None if num_samples is None else span.resampled(num_samples)
+    if span.limit == 0 or end == 0:
+        raise AudioError(f"{path!r} from {start} s on is shorter than a sample at {span.target_rate} Hz")
+    if num_samples is not None and end is not None and span.begin >= end:
         length = num_samples / recording.sample_rate
         raise AudioError(f"start={start} s is past the end of {path!r}, which has {length:.3f} s")

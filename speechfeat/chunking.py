@@ -63,39 +63,37 @@ class Chunking:
 
 
 def cut(num_samples: int, grid: FrameGrid, length: int, overlap: int) -> list[Chunk]:
-    """Cut an input into chunks of `length` samples that share `overlap` samples with their neighbours.
+    """Cut an input into as few chunks as will do, of nearly equal length.
 
-    The last chunk is moved back to be as long as the others: a short one would have little context.
+    Equal chunks pad little in a batch, and none is so short that it would lack context.
+
+    Args:
+        num_samples: of the input.
+        grid: of the encoder.
+        length: the most samples in a chunk.
+        overlap: samples that neighbours share, a multiple of the hop.
 
     Raises:
-        ParameterError: if a chunk is too short to advance beyond its overlap by a frame.
+        ParameterError: if a chunk is too short to advance beyond its overlap.
 
     Example:
         >>> from speechfeat.units import Stage
         >>> grid = FrameGrid(16000, (Stage(400, 320),))
-        >>> [(c.first_frame, c.last_frame) for c in cut(16000 * 60, grid, 16000 * 30, 16000 * 4)]
-        [(0, 1400), (1400, 2700), (2700, 2999)]
+        >>> [(c.start, c.stop, c.first_frame) for c in cut(960000, grid, 480000, 64000)]
+        [(0, 362560, 0), (298560, 661120, 1033), (597120, 960000, 1966)]
     """
-    step = length - overlap
+    # Starts are brought onto the grid, which may lengthen a chunk by less than a hop.
+    step = length - overlap - grid.hop
     if step < grid.hop or length < grid.min_samples + overlap:
         raise ParameterError(
             f"a chunk of {grid.seconds(length):g} s with an overlap of {grid.seconds(overlap):g} s gives no frame of "
             f"its own (window {grid.window} samples, hop {grid.hop}); make it longer or the overlap shorter"
         )
-    starts = [0]
-    while starts[-1] + length < num_samples:
-        latest = num_samples - length
-        aligned = latest + (-latest) % grid.hop
-        starts.append(min(starts[-1] + step, aligned))
-    total = grid.num_frames(num_samples)
-    borders = [0, *((start + overlap // 2) // grid.hop for start in starts[1:]), total]
+    count = max(1, -(-(num_samples - overlap) // step))
+    starts = [grid.align(number * (num_samples - overlap) // count) for number in range(count)]
+    stops = [*(start + overlap for start in starts[1:]), num_samples]
+    borders = [0, *(start // grid.hop + overlap // grid.hop // 2 for start in starts[1:]), grid.num_frames(num_samples)]
     return [
-        Chunk(
-            start=start,
-            stop=min(start + length, num_samples),
-            first_frame=borders[number],
-            last_frame=borders[number + 1],
-            skip=borders[number] - start // grid.hop,
-        )
-        for number, start in enumerate(starts)
+        Chunk(start, stop, borders[number], borders[number + 1], borders[number] - start // grid.hop)
+        for number, (start, stop) in enumerate(zip(starts, stops, strict=True))
     ]

@@ -5,26 +5,36 @@ import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import soundfile
 
 from speechfeat.errors import AudioError
+from speechfeat.headers import (
+    has_guessed_length,
+    has_ogg_end,
+    is_ffmpeg_container,
+    is_sndfile_container,
+    is_text,
+    missing_riff_bytes,
+)
 
 SNDFILE_SUFFIXES = frozenset(
-    ".wav .flac .ogg .oga .opus .mp3 .mp2 .aif .aiff .aifc .au .snd .sph .nist .w64 .rf64 .caf".split()
+    {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".snd"}
+    | {".sph", ".nist", ".w64", ".rf64", ".caf"}
 )
 PYAV_SUFFIXES = frozenset(
-    ".m4a .m4b .aac .mp4 .m4v .mov .3gp .webm .weba .mkv .mka .wma .amr .ac3 .avi".split()
+    {".m4a", ".m4b", ".aac", ".mp4", ".m4v", ".mov", ".3gp", ".webm", ".weba", ".mkv", ".mka", ".wma"}
+    | {".amr", ".ac3", ".avi"}
 )
 
 # Values (samples times channels) decoded at once: 1 MiB of float32, whatever the number of channels.
 BLOCK_VALUES = 2**18
 
-# libsndfile's seconds decoded before a segment of an Ogg file: it primes the decoder with 80 ms only, after which
-# Vorbis is wrong for one window and Opus keeps another noise state for seconds (measured: up to 0.006 of full
-# scale with none, 0.003 with 4 s, nothing with 10 s). Ten seconds of Opus decode in 10 ms.
+# Decoded before a segment of an Ogg file. libsndfile primes the decoder with 80 ms only: Vorbis is then wrong for
+# one window, and Opus keeps another noise state for seconds (measured on speech: off by up to 0.006 of full scale
+# without more, 0.003 after 4 s, 0 after 10 s). Ten seconds of Opus take 10 ms.
 _OGG_PREROLL_SECONDS = 10
 
 # A header may promise a little more than there is; a longer part missing makes a recording "truncated".
@@ -32,16 +42,6 @@ TOLERANCE_SECONDS = 0.1
 
 # FLAC written to a pipe has no length; libsndfile then says 2**63 - 1.
 _UNKNOWN_LENGTH = 2**62
-
-# RIFF sizes from here on are placeholders of a writer that could not seek back (ffmpeg, sox in a pipe).
-_RIFF_PLACEHOLDER = 0x7FFF0000
-
-# First bytes of containers that both decoders or only FFmpeg know; anything else is not given to FFmpeg, which
-# reads playlists and can take noise for audio.
-_MEDIA_MAGIC = (
-    *(b"RIFF", b"RIFX", b"FORM", b"OggS", b"fLaC", b"ID3", b"caff", b"\xff\xfb", b"\xff\xf3"),
-    *(b"\x1a\x45\xdf\xa3", b"\x30\x26\xb2\x75", b"#!AMR", b"\xff\xf1", b"\xff\xf9", b"FLV", b"\x0b\x77"),
-)
 
 
 class Recording(Protocol):
@@ -60,7 +60,7 @@ class Recording(Protocol):
     damage: str
 
     def blocks(self, first: int) -> Iterator[np.ndarray]:
-        """Blocks `[n, num_channels]` float32 from sample `first` on; valid until the next one, only once."""
+        """Blocks `[n, num_channels]` float32 from sample `first` on; each valid until the next; only once."""
 
     def count_samples(self) -> int:
         """Samples of one channel where the header does not say: reads the file, uses up `blocks`."""
@@ -77,34 +77,40 @@ def open_recording(path: str) -> Iterator[Recording]:
         path: as the operating system knows it; undecodable bytes as surrogates.
 
     Yields:
-        The open recording; closed at the end of the block.
+        The open recording; it is closed when the `with` block ends.
 
     Raises:
         AudioError: if there is no readable file, or neither decoder knows it.
     """
     _check_file(path)
-    recording: Recording
     try:
-        recording = SndfileRecording(path)
-    except soundfile.LibsndfileError as error:
-        recording = _open_with_pyav(path, _reason(error))
+        recording = _open(path)
+    except OSError as error:  # no permission, a failing disk, a file gone since
+        raise AudioError(f"{path!r} cannot be read: {_reason(error)}") from error
     with closing(recording):
         yield recording
+
+
+class _SequentialFile(soundfile.SoundFile):
+    """A SoundFile that reads on where it stopped.
+
+    `SoundFile.read` seeks to its own place after every block. In an MP3 of variable bit rate that lands elsewhere,
+    so blocks would not be the recording; in Opus it decodes 80 ms again, which costs a tenth of a short file.
+    """
+
+    def seekable(self) -> bool:
+        """False, which is what keeps `read` from seeking; `seek` works all the same."""
+        return False
 
 
 class SndfileRecording:
     """A recording that libsndfile decodes; its attributes are those of `Recording`."""
 
     def __init__(self, path: str) -> None:
-        if Path(path).suffix.lower() == ".raw":
-            raise AudioError(f"{path!r} is headerless audio; convert it to WAV or FLAC")
-        # Bytes keep names that are not UTF-8, and decoding by name needs no Python call for each read. Absolute,
-        # because libsndfile takes "-" for the standard input.
-        name = os.fsencode(Path(path).absolute()) if os.name == "posix" else path
-        self._file = soundfile.SoundFile(name)
-        if self._file.format == "RAW":  # libsndfile takes .vox and .gsm by their suffix, whatever they hold
-            self._file.close()
-            raise AudioError(f"{path!r} is headerless audio; convert it to WAV or FLAC")
+        # Bytes keep names that are not UTF-8, and a name costs no call into Python for each read as a file object
+        # does. Absolute, because libsndfile takes "-" for the standard input.
+        self._file = _SequentialFile(os.fsencode(Path(path).absolute()) if os.name == "posix" else path)
+        self.format: str = self._file.format
         self.sample_rate: int = self._file.samplerate
         self.num_channels: int = self._file.channels
         self.num_samples: int | None = self._file.frames if self._file.frames < _UNKNOWN_LENGTH else None
@@ -112,8 +118,11 @@ class SndfileRecording:
 
     def blocks(self, first: int) -> Iterator[np.ndarray]:
         """Blocks from sample `first` on; a decoder error ends them and is kept in `damage`."""
-        is_ogg = self._file.format == "OGG"
-        start = max(0, first - _OGG_PREROLL_SECONDS * self.sample_rate) if is_ogg else first
+        start = first
+        if self.format == "OGG":
+            start = max(0, first - _OGG_PREROLL_SECONDS * self.sample_rate)
+        elif self.format == "MP3":
+            start = 0  # with a variable bit rate a seek lands elsewhere; an hour is decoded in a second
         if start:
             try:
                 self._file.seek(start)
@@ -140,14 +149,13 @@ class SndfileRecording:
             try:
                 part = self._file.read(dtype="float32", out=block)
             except soundfile.LibsndfileError as error:
-                # soundfile drops the count of a failed read, and `tell` is wrong after it (MP3, FLAC without a
-                # length); the samples are in the block all the same, up to the first one left as NaN.
+                # soundfile drops the count of a failed read, and `tell` is wrong after it (MP3). The samples are in
+                # the block all the same, up to the first one left as NaN.
                 part = block[: np.argmax(np.isnan(np.append(block[:, 0], np.nan)))]
-                if self.num_samples is not None:  # FLAC without a length always ends in an error
-                    self.damage = _reason(error)
+                self.damage = _reason(error)
                 yield part
                 return
-            if len(part) == 0:  # damaged Ogg files give short reads before their end
+            if len(part) == 0:
                 return
             yield part
 
@@ -158,52 +166,53 @@ class PyavRecording:
     def __init__(self, path: str) -> None:
         import av
 
-        self._error: type[Exception] = av.error.FFmpegError
+        self._error = av.error.FFmpegError
+        self.damage = ""
         with ExitStack() as stack:
-            # A file object, not a name: FFmpeg takes names for URLs, and playlists may then open others.
+            # A file object, not a name: FFmpeg takes a name for a URL, and a playlist could open others.
             file = stack.enter_context(Path(path).open("rb"))
-            self._container = stack.enter_context(av.open(file))
+            self._container: Any = stack.enter_context(av.open(file, mode="r"))
             streams = self._container.streams
             if not streams.audio:
                 kinds = ", ".join(sorted({stream.type for stream in streams})) or "nothing"
                 raise AudioError(f"{path!r} holds no audio stream, only {kinds}")
-            self._stream = streams.audio[0]
+            self._stream: Any = streams.audio[0]
+            if self._stream.codec_context is None:
+                raise AudioError(f"{path!r} is coded in a way that this FFmpeg has no decoder for")
             self._frames = self._container.decode(self._stream)
             # Only a decoded frame has the true rate: the header of HE-AAC gives half of it.
-            self._first = next(self._frames, None)
+            self._first: Any = next(self._frames, None)
             if self._first is None:
                 raise AudioError(f"{path!r} holds no samples")
-            self.sample_rate: int = self._first.sample_rate
-            self.num_channels: int = self._first.layout.nb_channels
-            self.num_samples: int | None = self._header_samples()
-            self.damage = ""
-            self._stack = stack.pop_all()
+            self._close = stack.pop_all().close
+        self.sample_rate: int = self._first.sample_rate
+        self.num_channels: int = self._first.layout.nb_channels
+        self.num_samples: int | None = self._header_samples()
 
     def blocks(self, first: int) -> Iterator[np.ndarray]:
         """Blocks from sample `first` on; a decoder error ends them and is kept in `damage`.
 
-        Everything before `first` is decoded too: AAC fills its bands with noise from the decoder's state, so that
-        only a decoder that has seen the whole beginning gives the same samples.
+        What lies before `first` is decoded too: AAC fills its bands with noise from the decoder's state, so only a
+        decoder that has seen the whole beginning gives the samples of the whole recording.
         """
         yield from _skip(self._decode(), first)
 
     def count_samples(self) -> int:
         """Samples of one channel, by the time stamps of the packets: nothing is decoded."""
-        end = self._first.pts * self._first.time_base if self._first.pts is not None else 0
-        end += self._first.samples / self.sample_rate
+        end = self._first.samples / self.sample_rate
         for packet in self._container.demux(self._stream):
             if packet.pts is not None:
-                end = max(end, (packet.pts + (packet.duration or 0)) * packet.time_base)
+                end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
         return round(end * self.sample_rate)
 
     def close(self) -> None:
         """Close the file."""
-        self._stack.close()
+        self._close()
 
     def _header_samples(self) -> int | None:
         if self._stream.duration and "mp4" in self._container.format.name:
             return round(self._stream.duration * self._stream.time_base * self.sample_rate)
-        if self._container.duration and "matroska" in self._container.format.name:
+        if self._container.duration and self._container.format.name in {"matroska,webm", "ogg"}:
             return round(self._container.duration * self.sample_rate / 1_000_000)
         return None  # FFmpeg guesses the others from the bit rate
 
@@ -212,16 +221,16 @@ class PyavRecording:
         try:
             while frame is not None:
                 if (frame.sample_rate, frame.layout.nb_channels) != (self.sample_rate, self.num_channels):
-                    self.damage = "its sample rate or channel count changes on the way"
+                    self.damage = "its sample rate or number of channels changes on the way"
                     return
                 yield _frame_samples(frame)
                 frame = next(self._frames, None)
         except self._error as error:
-            self.damage = str(error.strerror)  # type: ignore[attr-defined]
+            self.damage = _reason(error)
 
 
-def _frame_samples(frame) -> np.ndarray:
-    """`[n, C]` float32 in [-1, 1] of a frame of any sample format."""
+def _frame_samples(frame: Any) -> np.ndarray:
+    """`[n, C]` float32 in [-1, 1] of a frame of FFmpeg, whatever its sample format."""
     values = frame.to_ndarray()
     values = values.T if frame.format.is_planar else values.reshape(-1, frame.layout.nb_channels)
     if values.dtype == np.uint8:
@@ -240,7 +249,7 @@ def _skip(blocks: Iterator[np.ndarray], count: int) -> Iterator[np.ndarray]:
 
 
 def _check_file(path: str) -> None:
-    """Raise AudioError unless `path` is a regular file with something in it that may be read."""
+    """Raise AudioError unless `path` is a regular file with something in it."""
     file = Path(path)
     try:
         status = file.stat()
@@ -249,8 +258,7 @@ def _check_file(path: str) -> None:
             raise AudioError(f"{path!r} is a broken link to {str(file.readlink())!r}") from None
         raise AudioError(f"{path!r} does not exist") from None
     except (OSError, ValueError) as error:  # no permission on a parent, a loop of links, a NUL in the name
-        reason = getattr(error, "strerror", None) or error
-        raise AudioError(f"{path!r} cannot be opened: {reason}") from error
+        raise AudioError(f"{path!r} cannot be opened: {_reason(error)}") from error
     if stat.S_ISDIR(status.st_mode):
         listable = os.access(path, os.R_OK | os.X_OK)
         raise AudioError(f"{path!r} is a directory" + ("" if listable else " without permission to list it"))
@@ -258,68 +266,70 @@ def _check_file(path: str) -> None:
         raise AudioError(f"{path!r} is not a regular file but a device, pipe or socket")
     if status.st_size == 0:
         raise AudioError(f"{path!r} is empty (0 bytes)")
-    if not os.access(path, os.R_OK):
-        raise AudioError(f"{path!r} may not be read: no permission")
 
 
-def _open_with_pyav(path: str, reason: str) -> PyavRecording:
-    """Open what libsndfile rejected for `reason`, or raise AudioError with what the file is instead."""
+def _open(path: str) -> Recording:
+    if Path(path).suffix.lower() == ".raw":  # soundfile asks for the format of these, whatever they hold
+        raise AudioError(f"{path!r} is headerless audio; convert it to WAV or FLAC")
+    try:
+        recording = SndfileRecording(path)
+    except soundfile.LibsndfileError as error:
+        return _open_with_pyav(path, _reason(error))
+    if recording.format == "RAW":  # libsndfile takes .vox and .gsm by their suffix, whatever they hold
+        recording.close()
+        raise AudioError(f"{path!r} is headerless audio; convert it to WAV or FLAC")
+    if recording.format == "MP3" and has_guessed_length(path):
+        recording.close()
+        return _open_with_pyav(path, "a variable bit rate and no length", foreign=True)
+    return recording
+
+
+def _open_with_pyav(path: str, reason: str, foreign: bool = False) -> PyavRecording:
+    """Open what libsndfile cannot read for `reason`, or raise AudioError with what the file is instead.
+
+    `foreign` are the files that FFmpeg alone can read: without PyAV, they are what to install it for.
+    """
     with Path(path).open("rb") as file:
         head = file.read(1024)
     if head.startswith(b"version https://git-lfs"):
         raise AudioError(f"{path!r} is a Git LFS pointer, not the recording; fetch it with: git lfs pull")
-    if _is_text(head):
-        raise AudioError(f"{path!r} is text, not audio; it starts with {head[:24]!r}")
-    foreign = Path(path).suffix.lower() in PYAV_SUFFIXES or head[4:8] == b"ftyp"
-    rejected = AudioError(f"{path!r} is not audio that libsndfile can read: {reason}")
-    if not foreign and not head.startswith(_MEDIA_MAGIC):
-        raise rejected
+    if is_text(head):
+        raise AudioError(f"{path!r} is text, not audio: it starts with {head[:24]!r}")
+    foreign = foreign or Path(path).suffix.lower() in PYAV_SUFFIXES or is_ffmpeg_container(head)
+    unknown = AudioError(f"{path!r} cannot be read by libsndfile: {reason}")
+    if not foreign and not is_sndfile_container(head):  # FFmpeg can take noise for a recording
+        raise unknown
+    try:
+        from av.error import FFmpegError
+    except ImportError:
+        if foreign:
+            raise AudioError(f"{path!r} needs PyAV to be decoded: pip install 'speechfeat[av]'") from None
+        raise unknown from None
     try:
         return PyavRecording(path)
-    except ImportError:
-        if not foreign and head.startswith(_MEDIA_MAGIC[:9]):
-            raise rejected from None
-        raise AudioError(f"{path!r} needs PyAV to be decoded: pip install 'speechfeat[av]'") from None
-    except (OSError, ValueError) as error:  # FFmpegError derives from either, or from both
-        reason = getattr(error, "strerror", None) or str(error)
-        raise AudioError(f"{path!r} is not audio that libsndfile or FFmpeg can read: {reason}") from error
-
-
-def _is_text(head: bytes) -> bool:
-    """Whether the first bytes of a file read as text."""
-    text = head.decode("utf-8", errors="ignore")
-    readable = sum(char.isprintable() or char.isspace() for char in text)
-    return readable == len(text) and len(text.encode()) > len(head) - 4  # the last character may be cut
+    except (FFmpegError, OSError, ValueError) as error:
+        raise AudioError(f"{path!r} cannot be read by libsndfile or FFmpeg: {_reason(error)}") from error
 
 
 def _missing_end(path: str, file: soundfile.SoundFile) -> str:
     """Why the end of an open recording is missing, "" if it is not.
 
-    libsndfile corrects the length of a cut WAV, AIFF or Ogg file without a word, so their own marks are read: the
-    size in the header of the first two, the end-of-stream flag of the last page of Ogg.
+    libsndfile corrects the length of a cut WAV, AIFF or Ogg file without a word.
     """
-    if file.format not in {"WAV", "WAVEX", "AIFF", "OGG"}:
-        return ""
-    with Path(path).open("rb") as raw:
-        size = raw.seek(0, os.SEEK_END)
-        if file.format == "OGG":
-            raw.seek(max(0, size - 2 * 65536))  # a page has less than 64 KiB
-            tail = raw.read()
-            page = tail.rfind(b"OggS")
-            ended = 0 <= page < len(tail) - 5 and tail[page + 5] & 4
-            return "" if ended else "its last Ogg page is missing"
-        raw.seek(0)
-        head = raw.read(8)
-    declared = int.from_bytes(head[4:], "big" if head[:4] in {b"FORM", b"RIFX"} else "little") + 8
-    missing_samples = (declared - size) * file.frames / size
-    if declared > _RIFF_PLACEHOLDER or missing_samples < TOLERANCE_SECONDS * file.samplerate:
-        return ""
-    return f"its header declares {declared} bytes, the file has {size}"
+    if file.format == "OGG":
+        return "" if has_ogg_end(path) else "its last Ogg page is missing"
+    if file.format in {"WAV", "WAVEX", "AIFF"}:
+        missing = missing_riff_bytes(path)
+        bytes_per_second = Path(path).stat().st_size * file.samplerate / max(1, file.frames)
+        if missing > TOLERANCE_SECONDS * bytes_per_second:
+            return f"its header declares {missing} bytes more than it has"
+    return ""
 
 
-def _reason(error: soundfile.LibsndfileError) -> str:
-    """What libsndfile says, without the name of the file that it repeats."""
-    text = error.error_string.strip().rstrip(".")
-    if text.startswith("File does not exist"):  # what it says of an .mp3 without an MPEG frame
-        return "no MPEG frame found"
-    return text.removeprefix("Error : ")
+def _reason(error: Exception) -> str:
+    """What a decoder or the system says, without the file's name that it repeats."""
+    if not isinstance(error, soundfile.LibsndfileError):
+        return getattr(error, "strerror", None) or str(error)
+    text = error.error_string.strip().rstrip(".").removeprefix("Error : ")
+    # This is what libsndfile says of an .mp3 without an MPEG frame.
+    return "no MPEG frame found" if text.startswith("File does not exist") else text

@@ -120,7 +120,7 @@ def _cost(batch: Sequence[int], seconds: Sequence[float]) -> float:
 def _prepare(encoder: "Encoder", item: int, audio: Audio, chunking: Chunking) -> _Ready:
     num_samples = len(audio.samples)
     flags = audio.flags
-    if num_samples < encoder.grid.min_samples:
+    if num_samples < encoder.grid.window:
         flags = (*flags, "short")
     samples = encoder.lengthen(encoder.backbone.normalize(audio.samples))
     chunks = chunking.plan(len(samples), encoder.grid, encoder.backbone.max_samples)

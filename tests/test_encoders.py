@@ -39,11 +39,11 @@ def test_equals_the_stock_library_for_one_utterance(case: Case) -> None:
     clips = speech_like(*LENGTHS[:4])
     model, extractor = case.make()
     expected = [case.single(model, extractor, clip) for clip in clips]
-    encoder = case.encoder(["penultimate", "last"])
-    for clip, (penultimate, last) in zip(clips, expected, strict=True):
-        found = encode_alone(encoder, clip)
-        assert error(found[0], penultimate) < TOLERANCE
-        assert error(found[1], last) < TOLERANCE
+    # Two encoders, as one without blocks has a single layer, which cannot be asked for twice.
+    for layer, name in enumerate(("penultimate", "last")):
+        encoder = case.encoder(name)
+        for clip, layers in zip(clips, expected, strict=True):
+            assert error(encode_alone(encoder, clip)[0], layers[layer]) < TOLERANCE
 
 
 def test_early_stop_changes_nothing(case: Case) -> None:

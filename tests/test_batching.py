@@ -1,0 +1,37 @@
+"""Laws of batches."""
+
+import numpy as np
+import pytest
+
+from speechfeat.batching import pad, plan_batches
+from speechfeat.errors import ParameterError
+
+COSTS = np.random.default_rng(0).uniform(0.5, 20, 200).tolist()
+
+
+@pytest.mark.parametrize(("budget", "most"), [(30.0, None), (5.0, None), (60.0, 3)])
+def test_every_item_once_and_no_batch_over_budget(budget: float, most: int | None) -> None:
+    batches = plan_batches(COSTS, budget, most)
+    assert sorted(item for batch in batches for item in batch) == list(range(len(COSTS)))
+    for batch in batches:
+        padded = len(batch) * max(COSTS[item] for item in batch)
+        assert padded <= budget or len(batch) == 1
+        assert most is None or len(batch) <= most
+
+
+def test_little_padding() -> None:
+    batches = plan_batches(COSTS, 60.0)
+    padded = sum(len(batch) * max(COSTS[item] for item in batch) for batch in batches)
+    assert padded < 1.1 * sum(COSTS)
+
+
+def test_no_budget_is_refused() -> None:
+    with pytest.raises(ParameterError, match="above 0"):
+        plan_batches(COSTS, 0.0)
+
+
+def test_padding_is_zeros() -> None:
+    batch = pad([np.ones((3, 2), np.float32), np.ones((5, 2), np.float32)], [30, 50])
+    assert batch.inputs.shape == (2, 5, 2)
+    assert batch.sizes == (3, 5)
+    assert batch.inputs[0, 3:].abs().sum() == 0

@@ -1,0 +1,74 @@
+"""The Whisper encoder with its real weights, on real speech."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import transformers
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from speechfeat.encoders.base import Encoder
+from speechfeat.encoders.loading import load_encoder
+from tests.families.windowed import whisper_short_single, whisper_single
+
+CHECKPOINT = "models/whisper-tiny.en-encoder"
+TOLERANCE = 1e-5
+
+pytestmark = pytest.mark.shared
+
+
+@pytest.fixture(scope="module")
+def clips(shared: Path) -> list[np.ndarray]:
+    paths = sorted((shared / "data" / "emodb").rglob("*.flac"))[::150][:3]
+    samples = [soundfile.read(path, dtype="float32") for path in paths]
+    assert {rate for _, rate in samples} == {16000}
+    return [clip for clip, _ in samples]
+
+
+@pytest.fixture(scope="module")
+def stock(shared: Path) -> tuple[Any, Any]:
+    model = WhisperEncoder.from_pretrained(shared / CHECKPOINT, dtype=torch.float32).eval()
+    return model, transformers.WhisperFeatureExtractor.from_pretrained(shared / CHECKPOINT)
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["window of 30 s", "short window"])
+def encoder(shared: Path, request: pytest.FixtureRequest) -> Encoder:
+    layers = ["penultimate", "last"]
+    return load_encoder(str(shared / CHECKPOINT), layers, device="cpu", dtype="float32", short_window=request.param)
+
+
+def error(found: np.ndarray, expected: np.ndarray) -> float:
+    assert found.shape == expected.shape
+    return float(np.abs(found - expected).max() / expected.std())
+
+
+def encode(encoder: Encoder, clips: list[np.ndarray]) -> list[np.ndarray]:
+    return encoder.encode_prepared([encoder.prepare(clip) for clip in clips], [len(clip) for clip in clips])
+
+
+def test_equals_transformers(encoder: Encoder, stock: tuple[Any, Any], clips: list[np.ndarray]) -> None:
+    single = whisper_short_single if encoder.backbone.exact_frames else whisper_single
+    for clip in clips:
+        (found,) = encode(encoder, [clip])
+        for layer, expected in enumerate(single(*stock, clip)):
+            assert error(found[layer], expected) < TOLERANCE
+
+
+def test_alone_equals_batched(encoder: Encoder, clips: list[np.ndarray]) -> None:
+    for clip, together in zip(clips, encode(encoder, clips), strict=True):
+        (alone,) = encode(encoder, [clip])
+        for layer in range(2):
+            assert error(together[layer], alone[layer]) < TOLERANCE
+
+
+def test_the_longest_window_and_the_shortest_utterance(encoder: Encoder, stock: tuple[Any, Any]) -> None:
+    rng = np.random.default_rng(0)
+    single = whisper_short_single if encoder.backbone.exact_frames else whisper_single
+    for count in (1, 479_800, 479_999, 480_000):
+        clip = (0.1 * rng.standard_normal(count)).astype(np.float32)
+        (found,) = encode(encoder, [clip])
+        for layer, expected in enumerate(single(*stock, clip)):
+            assert error(found[layer], expected) < TOLERANCE
