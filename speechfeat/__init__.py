@@ -53,8 +53,8 @@ if TYPE_CHECKING:
     from speechfeat.extraction import Extractor as Extractor
     from speechfeat.extraction import embed as embed
     from speechfeat.extraction import extract_features as extract_features
-    from speechfeat.store import Store as Store
     from speechfeat.features import SpeechFeatures as SpeechFeatures
+    from speechfeat.store import Store as Store
     from speechfeat.types import Frames as Frames
     from speechfeat.types import Utterance as Utterance
     from speechfeat.units import FrameGrid as FrameGrid

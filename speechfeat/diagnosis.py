@@ -64,8 +64,9 @@ def encode_alone(encoder: Encoder, clips: Sequence[np.ndarray]) -> list[np.ndarr
 
 
 def invariance(encoder: Encoder, clips: Sequence[np.ndarray]) -> Deviation:
-    """Features in one padded batch against each clip alone."""
-    together = encoder.encode_prepared([encoder.prepare(clip) for clip in clips], [len(clip) for clip in clips])
+    """Features in one padded batch, or as a device without batches runs them, against each clip alone."""
+    encode = encoder.encode_padded if encoder.backbone.pads else encoder.encode_prepared
+    together = encode([encoder.prepare(clip) for clip in clips], [len(clip) for clip in clips])
     return deviation(together, encode_alone(encoder, clips))
 
 

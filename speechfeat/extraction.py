@@ -90,15 +90,13 @@ class Extractor:
 
     def discover(self, source: str | os.PathLike, **options: Any) -> list[Utterance]:
         """The utterances of a source, or of this machine's share of it; see `corpus.discover`."""
-        channel = "mean" if self.config.channel == "all" else self.config.channel
-        utterances = discover(source, channel=channel, **options)
+        utterances = discover(source, channel=self.config.channel, **options)
         return shard(utterances, self.config.shard) if self.config.shard else utterances
 
     def survey(self, utterances: Sequence[Utterance], progress: Callable[[Iterable], Iterable] = iter) -> Survey:
         """Read the headers of the recordings; see `planning.survey`."""
         return survey(
             utterances,
-            all_channels=self.config.channel == "all",
             num_workers=max(4, self.config.num_workers),
             progress=progress,
         )

@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
+from sklearn.utils.validation import validate_data
 
 from speechfeat.config import DEFAULT_MODEL
 from speechfeat.encoders.base import Encoder
@@ -32,7 +33,7 @@ class SpeechFeatures(TransformerMixin, BaseEstimator):
         make_pipeline(SpeechFeatures("wavlm-base-plus"), StandardScaler(), LogisticRegression()).fit(paths, labels)
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - an estimator's parameters are set by name
         self,
         model: Any = DEFAULT_MODEL,
         layers: Any = "penultimate",
@@ -55,9 +56,7 @@ class SpeechFeatures(TransformerMixin, BaseEstimator):
             ParameterError: if X is not a list of paths or of arrays.
         """
         del y
-        recordings = as_recordings(X)
-        if isinstance(X, np.ndarray) and X.ndim == 2:
-            self.n_features_in_ = X.shape[1]
+        recordings = self._recordings(X, reset=True)
         encoder = self._open()
         width = encoder.embed(recordings[:1], self.pool, sample_rate=self.sample_rate)
         self.num_dims_ = int(np.prod(width.shape[1:]))
@@ -69,7 +68,7 @@ class SpeechFeatures(TransformerMixin, BaseEstimator):
         Raises:
             AudioError: for the first recording that cannot be encoded.
         """
-        recordings = as_recordings(X)
+        recordings = self._recordings(X, reset=False)
         vectors = self._open().embed(recordings, self.pool, sample_rate=self.sample_rate)
         return vectors.reshape(len(recordings), -1)
 
@@ -77,6 +76,11 @@ class SpeechFeatures(TransformerMixin, BaseEstimator):
         """Names of the dimensions of the embedding."""
         del input_features
         return np.array([f"speechfeatures{index}" for index in range(self.num_dims_)], dtype=object)
+
+    def _recordings(self, X: Any, reset: bool) -> list[Any]:  # noqa: N803 - scikit-learn's name
+        """Paths or clips; a numeric `[n, N]` array holds one clip a row, and scikit-learn's rules hold for it."""
+        listed = listed_recordings(X)
+        return list(validate_data(self, X, reset=reset)) if listed is None else listed
 
     def _open(self) -> Encoder:
         wanted = (id(self.model), str(self.layers), self.device, self.dtype)
@@ -102,22 +106,19 @@ class SpeechFeatures(TransformerMixin, BaseEstimator):
         return tags
 
 
-def as_recordings(X: Any) -> list[Any]:  # noqa: N803 - scikit-learn's name
-    """X as a list of paths or of arrays `[N]`.
-
-    Paths may come as a list, a Series or a column `[n, 1]`; a numeric `[n, N]` array holds one recording a row.
+def listed_recordings(X: Any) -> list[Any] | None:  # noqa: N803 - scikit-learn's name
+    """X as a list, if it is a list, Series or column `[n, 1]` of paths, or a list of arrays `[N]`; else None.
 
     Raises:
-        ParameterError: for anything else.
+        ParameterError: if it is one path.
     """
     if isinstance(X, str | os.PathLike):
         raise ParameterError(f"X={X!r} is one path; give a list of paths or of arrays")
-    if hasattr(X, "to_numpy"):
-        X = X.to_numpy()  # noqa: N806
-    if isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype.kind in "OUS" and X.shape[1] == 1:
-        X = X[:, 0]  # noqa: N806
-    if isinstance(X, np.ndarray) and X.dtype.kind in "OUS" and X.ndim == 1:
-        X = X.tolist()  # noqa: N806
-    if not isinstance(X, Sequence | np.ndarray) or len(X) == 0:
-        raise ParameterError(f"X is {type(X).__name__} of no recordings; give a list of paths or of arrays [N]")
-    return list(X)
+    items = X.to_numpy() if hasattr(X, "to_numpy") else X
+    if isinstance(items, np.ndarray) and items.shape[1:] == (1,):
+        items = items[:, 0]
+    if not isinstance(items, Sequence | np.ndarray) or len(items) == 0:
+        return None
+    is_path = isinstance(items[0], str | os.PathLike)
+    is_clip = isinstance(items, Sequence) and isinstance(items[0], np.ndarray) and items[0].ndim == 1
+    return list(items) if is_path or is_clip else None

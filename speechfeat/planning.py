@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from speechfeat.audio import AudioInfo, probe
@@ -57,15 +57,13 @@ class Survey:
 def survey(
     utterances: Sequence[Utterance],
     *,
-    all_channels: bool = False,
     num_workers: int = 4,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> Survey:
     """Read the headers of all recordings, each once.
 
     Args:
-        utterances: from `corpus.discover`.
-        all_channels: make an utterance of every channel.
+        utterances: from `corpus.discover`; one of all channels becomes one a channel.
         num_workers: threads that read.
         progress: wraps the iteration over recordings.
     """
@@ -81,8 +79,7 @@ def survey(
             continue
         rest = max(0.0, info.duration - utterance.start)
         seconds = rest if utterance.duration is None else min(utterance.duration, rest)
-        channels = expand_channels(utterance, info.num_channels) if all_channels else [utterance]
-        works.extend(Work(replace(one), seconds, size) for one in channels)
+        works.extend(Work(one, seconds, size) for one in expand_channels(utterance, info.num_channels))
     works.sort(key=lambda work: work.utterance.id)
     return Survey(works, failures)
 

@@ -109,8 +109,8 @@ def test_bad_inputs_are_explained_and_the_others_done(corpus: Path, tmp_path: Pa
     soundfile.write(corpus / "nan.wav", np.full(8000, np.nan, np.float32), 16000, subtype="FLOAT")
     soundfile.write(corpus / "silent.wav", np.zeros(8000), 16000)
     soundfile.write(corpus / "short.wav", np.full(30, 0.1), 16000)
-    odd = os.path.join(os.fsencode(corpus), b"odd \xff\nname.wav")
-    with open(odd, "wb") as file:
+    odd = corpus / os.fsdecode(b"odd \xff\nname.wav")
+    with odd.open("wb") as file:
         soundfile.write(file, np.full(8000, 0.1), 16000, format="WAV")
     code, output, errors = run(corpus, "-o", tmp_path / "out", "-m", "logmel", "--json")
     assert code == 3, errors
@@ -143,7 +143,9 @@ def test_shards_open_as_one(corpus: Path, tmp_path: Path) -> None:
 def test_all_channels_and_segments(tmp_path: Path) -> None:
     stereo = np.stack([np.full(32000, 0.1), np.linspace(-0.5, 0.5, 32000)], axis=1)
     soundfile.write(tmp_path / "two.wav", stereo, 16000)
-    (tmp_path / "list.csv").write_text("path,start,end,id,speaker\ntwo.wav,0.5,1.5,first,ann\ntwo.wav,1.0,,second,bob\n")
+    (tmp_path / "list.csv").write_text(
+        "path,start,end,id,speaker\ntwo.wav,0.5,1.5,first,ann\ntwo.wav,1.0,,second,bob\n"
+    )
     assert main([str(tmp_path / "two.wav"), "-o", str(tmp_path / "all"), "-m", "logmel", "--channel", "all", "-q"]) == 0
     assert sf.Store(tmp_path / "all").ids == ["two.wav:ch0", "two.wav:ch1"]
     assert main([str(tmp_path / "list.csv"), "-o", str(tmp_path / "cut"), "-m", "logmel", "-q"]) == 0

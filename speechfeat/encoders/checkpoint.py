@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, PretrainedConfig, PreTrainedModel
@@ -17,6 +18,9 @@ from speechfeat.errors import ModelError
 
 # A vector that pretraining puts in place of masked frames: old checkpoints lack it and nothing here reads it.
 UNUSED_WEIGHTS = ("masked_spec_embed",)
+
+# Sinusoids that old checkpoints hold and that the models now compute.
+COMPUTED_WEIGHTS = ("embed_positions.weights", "pos_sinusoidal_embed.weights")
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,9 @@ def open_checkpoint(source: str, options: CheckpointOptions) -> Backbone:
     _check_source(source)
     config = _load(source, "its configuration", AutoConfig, options)
     family = find_family(config, source)
-    model = _load_model(source, _model_class(family, config), config, options)
+    if hasattr(family, "encoder_config"):
+        config = family.encoder_config(config)
+    model = _load_model(source, family, config, options)
     extractor = _load(source, "its preprocessor configuration", AutoFeatureExtractor, options)
     return family.backbone(model, extractor, options)
 
@@ -97,7 +103,7 @@ def _check_source(source: str) -> None:
         raise ModelError(f"{source!r} holds {held}; give a directory that save_pretrained has written")
 
 
-def _load(source: str, what: str, auto_class: type, options: CheckpointOptions):
+def _load(source: str, what: str, auto_class: Any, options: CheckpointOptions):
     try:
         return auto_class.from_pretrained(
             source, revision=options.revision, trust_remote_code=options.trust_remote_code
@@ -117,13 +123,14 @@ def _why_unloadable(source: str, what: str, error: Exception) -> str:
 
 
 def _load_model(
-    source: str, model_class: type[PreTrainedModel], config: PretrainedConfig, options: CheckpointOptions
+    source: str, family: ModuleType, config: PretrainedConfig, options: CheckpointOptions
 ) -> PreTrainedModel:
     try:
         with _quiet():
-            model, info = model_class.from_pretrained(
+            model, info = _model_class(family, config).from_pretrained(
                 source,
                 config=config,
+                key_mapping=getattr(family, "KEY_MAPPING", None),
                 revision=options.revision,
                 trust_remote_code=options.trust_remote_code,
                 dtype=torch.float32,
@@ -164,7 +171,11 @@ def check_weights(source: str, model: PreTrainedModel, info: dict) -> None:
     missing = [key for key in info["missing_keys"] if not key.endswith(UNUSED_WEIGHTS)]
     parts = tuple(f"{name}." for name, _ in model.named_children())
     prefix = f"{model.base_model_prefix}."
-    unexpected = [key for key in info["unexpected_keys"] if key.removeprefix(prefix).startswith(parts)]
+    unexpected = [
+        key
+        for key in info["unexpected_keys"]
+        if key.removeprefix(prefix).startswith(parts) and not key.endswith(COMPUTED_WEIGHTS)
+    ]
     mismatched = [str(key[0] if isinstance(key, tuple) else key) for key in info["mismatched_keys"]]
     for keys, verb in (
         (missing, "misses"),

@@ -1,6 +1,9 @@
 """From a name, a path or a module to an `Encoder`."""
 
+import importlib
+import os
 from collections.abc import Mapping
+from types import ModuleType
 
 import torch
 from torch import nn
@@ -11,12 +14,17 @@ from speechfeat.encoders.checkpoint import CheckpointOptions, open_checkpoint, w
 from speechfeat.errors import ModelError
 from speechfeat.layers import Layers
 
-# Sources that need no checkpoint of transformers: prefix -> module of speechfeat.encoders
-PREFIXES: Mapping[str, str] = {}
+# Sources that are no checkpoint of transformers: what is before their ":" -> module of speechfeat.encoders, whose
+# `open_source(what is behind it, options)` gives the backbone.
+PREFIXES: Mapping[str, str] = {"torchaudio": "bundles", "classical": "classical"}
+
+# Models in memory that are none of transformers: the package of their class -> module of speechfeat.encoders, whose
+# `wrap(model, feature_extractor)` gives the backbone.
+PACKAGES: Mapping[str, str] = {"torchaudio": "bundles"}
 
 
 def load_encoder(
-    source: str | nn.Module,
+    source: str | os.PathLike | nn.Module,
     layers: Layers = "penultimate",
     *,
     device: str | torch.device = "auto",
@@ -30,7 +38,8 @@ def load_encoder(
     """Load an encoder.
 
     Args:
-        source: a catalogue name, a hub id, a checkpoint directory, or a model of transformers in memory.
+        source: a catalogue name, a hub id, a checkpoint directory, a bundle of torchaudio ("torchaudio:HUBERT_BASE"),
+            or a model of transformers or torchaudio in memory.
         layers: "penultimate", "last", "all", a number, or several; see `speechfeat.layers`.
         device: "auto", "cpu", "cuda", "cuda:1".
         dtype: "auto" (bfloat16 where the device is fast in it, else float32), "float32", "bfloat16", "float16".
@@ -38,24 +47,41 @@ def load_encoder(
         allow_pickle: take pickled weights where there are no safetensors.
         trust_remote_code: run the checkpoint's own Python code.
         short_window: run Whisper on the utterance's own length rather than on its 30 s window.
-        feature_extractor: of a model in memory.
+        feature_extractor: of a model in memory; for torchaudio's Conformer and RNN-T models, a front end with `grid`
+            and `prepare` (see `encoders.torchaudio_models.FrontEnd`) in place of its log-mel.
 
     Raises:
         ModelError: if the source cannot serve as an encoder.
         ParameterError: for a layer, device or dtype that is not there.
     """
     options = CheckpointOptions(revision, allow_pickle, trust_remote_code, short_window)
-    backbone, name = _open(source, options, feature_extractor)
+    backbone, name = _open(os.fspath(source) if isinstance(source, os.PathLike) else source, options, feature_extractor)
     return Encoder(backbone, name=name, layers=layers, device=device, dtype=dtype)
 
 
 def _open(source: str | nn.Module, options: CheckpointOptions, feature_extractor: object) -> tuple[Backbone, str]:
     if isinstance(source, nn.Module):
-        if not hasattr(source, "config"):
-            raise ModelError(
-                f"{type(source).__name__} is no model of transformers; "
-                "name its blocks, hop, window and sample rate with speechfeat.wrap_module"
-            )
-        return wrap_model(source, feature_extractor, options), type(source).__name__  # type: ignore[arg-type]
+        return _wrap(source, options, feature_extractor), type(source).__name__
     spec = catalog.find(source)
-    return open_checkpoint(spec.source if spec else source, options), source
+    location = spec.source if spec else source
+    prefix, _, name = location.partition(":")
+    if name and prefix in PREFIXES:
+        return _module(PREFIXES[prefix]).open_source(name, options), source
+    return open_checkpoint(location, options), source
+
+
+def _wrap(model: nn.Module, options: CheckpointOptions, feature_extractor: object) -> Backbone:
+    for base in type(model).__mro__:
+        package = base.__module__.partition(".")[0]
+        if package in PACKAGES:
+            return _module(PACKAGES[package]).wrap(model, feature_extractor)
+    if not hasattr(model, "config"):
+        raise ModelError(
+            f"{type(model).__name__} is no model of transformers or torchaudio; "
+            "name its blocks, hop, window and sample rate with speechfeat.wrap_module"
+        )
+    return wrap_model(model, feature_extractor, options)
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"speechfeat.encoders.{name}")

@@ -5,7 +5,7 @@ time takes its statistics from the padding too, and a depthwise or a positional 
 the last valid frame. Alone, an utterance meets zeros there; so zeros are what it is given in a batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -87,3 +87,25 @@ def zero_padding_before(module: nn.Module, padding: Padding, *, depth: int = -1,
         return (inputs.masked_fill(~mask.view(shape), 0), *args[1:])
 
     module.register_forward_pre_hook(hook)
+
+
+def attend_somewhere(blocks: Iterable[nn.Module], padding: Padding) -> None:
+    """Let frames whose attention mask is empty attend every valid frame.
+
+    Only padded frames have an empty mask, and what they give is not used; but some attention kernels make it NaN, and
+    NaN times an attention weight of zero is NaN in the valid frames of the next block.
+
+    Args:
+        blocks: called with `attention_mask` by name; a boolean `[B, 1, T, T]` is completed, anything else left alone.
+        padding: of their encoder, with the blocks' frames at its last depth.
+    """
+
+    def hook(_block: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        mask = kwargs.get("attention_mask")
+        if padding.padded and isinstance(mask, Tensor) and mask.dtype == torch.bool:
+            valid = padding.mask(mask.shape[-1], mask.device)[:, None, None]
+            kwargs["attention_mask"] = mask | (~mask.any(-1, keepdim=True) & valid)
+        return args, kwargs
+
+    for block in blocks:
+        block.register_forward_pre_hook(hook, with_kwargs=True)

@@ -36,6 +36,9 @@ class LayerTaps:
         self.selection = selection
         self.layout = layout
         self._states: dict[int, Tensor] = {}
+        self._has_blocks = len(blocks) > 0
+        # Hooks stay on a module that its owner may go on calling.
+        self._running = False
         for index in sorted(set(selection.indices)):
             if index == 0 and blocks:
                 blocks[0].register_forward_pre_hook(self._before_first, with_kwargs=True)
@@ -50,14 +53,17 @@ class LayerTaps:
     def run(self, forward: Callable[[], object]) -> Tensor:
         """States of the layers asked for during `forward`, `[B, L, T, D]`."""
         self._states = {}
+        self._running = True
         try:
             result = forward()
         except _DeepestReached:
             pass
         else:
             # A model without blocks is its own layer 0.
-            if isinstance(result, Tensor) and self.selection.indices == (0,):
+            if isinstance(result, Tensor) and not self._has_blocks:
                 self._states[0] = result
+        finally:
+            self._running = False
         missing = [index for index in self.selection.indices if index not in self._states]
         if missing:
             raise ModelError(f"layers {missing} were never reached: the model does not run these blocks in order")
@@ -82,6 +88,8 @@ class LayerTaps:
         return hook
 
     def _record(self, index: int, output: object) -> None:
+        if not self._running:
+            return
         state = getattr(output, "last_hidden_state", output)
         if isinstance(state, tuple | list):
             state = state[0]

@@ -4,6 +4,7 @@ wav2vec 2.0, HuBERT, WavLM, data2vec-audio, UniSpeech, UniSpeech-SAT, SEW, SEW-D
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -18,7 +19,33 @@ from speechfeat.units import FrameGrid, Stage, conv_stages
 NORMALIZE_EPS = 1e-7
 
 
-class WaveformBackbone(Backbone):
+class SampleBackbone(Backbone):
+    """A transformers model that takes samples and a mask.
+
+    Attributes:
+        normalize_eps: added to the variance when a recording is brought to zero mean and unit variance; None where
+            the checkpoint takes samples as they are.
+    """
+
+    normalize_eps: float | None = None
+
+    def normalize(self, samples: np.ndarray) -> np.ndarray:
+        """Zero mean and unit variance over the whole recording, if the checkpoint was trained so."""
+        if self.normalize_eps is None:
+            return samples
+        return (samples - samples.mean()) / np.sqrt(samples.var() + self.normalize_eps)
+
+    def definition(self) -> dict[str, object]:
+        """How samples are normalised."""
+        return {"normalize_eps": self.normalize_eps}
+
+    def forward(self, inputs: Tensor, sizes: Sequence[int]) -> object:
+        """Run the stock model with its mask."""
+        del sizes
+        return self.module(inputs, attention_mask=self.mask(inputs))
+
+
+class WaveformBackbone(SampleBackbone):
     """A transformers model of the wav2vec 2.0 design.
 
     Args:
@@ -82,17 +109,6 @@ class WaveformBackbone(Backbone):
             for layer in model.encoder.layers:
                 layer.register_forward_pre_hook(sew_hook, with_kwargs=True)
 
-    def normalize(self, samples: np.ndarray) -> np.ndarray:
-        """Zero mean and unit variance over the whole recording, if the checkpoint was trained so."""
-        if self.normalize_eps is None:
-            return samples
-        return (samples - samples.mean()) / np.sqrt(samples.var() + self.normalize_eps)
-
-    def forward(self, inputs: Tensor, sizes: Sequence[int]) -> object:
-        """Run the stock model with its mask."""
-        del sizes
-        return self.module(inputs, attention_mask=self.mask(inputs))
-
 
 def _norm_is_last(model: PreTrainedModel) -> bool:
     """Whether `encoder.layer_norm` follows the blocks; in post-norm models it comes before them."""
@@ -101,12 +117,12 @@ def _norm_is_last(model: PreTrainedModel) -> bool:
     return bool(getattr(model.config, "do_stable_layer_norm", False)) and hasattr(model.encoder, "layer_norm")
 
 
-def backbone(model: PreTrainedModel, feature_extractor: object, options: object) -> WaveformBackbone:
+def backbone(model: PreTrainedModel, feature_extractor: Any, options: object) -> WaveformBackbone:
     """Wrap a base model with the preprocessing of its checkpoint."""
     del options
     normalize = getattr(feature_extractor, "do_normalize", True)
     return WaveformBackbone(
         model,
         feature_extractor.sampling_rate,
-        NORMALIZE_EPS if normalize else None,  # type: ignore[attr-defined]
+        NORMALIZE_EPS if normalize else None,
     )

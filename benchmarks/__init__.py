@@ -1,0 +1,1 @@
+"""Measurements beside other tools; each prints the table that the README shows."""

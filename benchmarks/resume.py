@@ -1,0 +1,76 @@
+"""Kill the extract command at random moments, start it again, and compare with a run that nobody disturbed.
+
+    python -m benchmarks.resume AUDIO_DIR -m MODEL [--kills 10] [further options of the command]
+
+The command is killed with SIGKILL, which no program can catch. Moments are drawn over the time that the undisturbed run
+took. At the end every tensor, embedding and row must be equal to the bit.
+"""
+
+import argparse
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+import speechfeat as sf
+
+
+def start(audio: str, model: str, out: Path, rest: list[str]) -> subprocess.Popen:
+    command = [sys.executable, "-m", "speechfeat.extract", audio, "-m", model, "-o", str(out), "-q", *rest]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen) -> int:
+    _, errors = process.communicate()
+    print(errors.strip().splitlines()[-1], flush=True)
+    return process.returncode
+
+
+def differences(one: Path, other: Path) -> int:
+    """Utterances that are not equal to the bit, or not in both."""
+    first, second = sf.Store(one), sf.Store(other)
+    count = len(set(first.ids) ^ set(second.ids))
+    for key in set(first.ids) & set(second.ids):
+        count += not np.array_equal(first.frames(key).values, second.frames(key).values)
+    same_rows = first.table().equals(second.table()) and first.errors() == second.errors()
+    return count + (not np.array_equal(first.embeddings()[1], second.embeddings()[1])) + (not same_rows)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.resume", description=__doc__.splitlines()[0])
+    parser.add_argument("audio")
+    parser.add_argument("-m", "--model", required=True)
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    options, rest = parser.parse_known_args()
+    moments = random.Random(options.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        whole, killed = Path(folder) / "whole", Path(folder) / "killed"
+        began = time.perf_counter()
+        code = finish(start(options.audio, options.model, whole, rest))
+        length = time.perf_counter() - began
+        print(f"undisturbed: exit code {code}, {length:.0f} s", flush=True)
+        for kill in range(options.kills):
+            process = start(options.audio, options.model, killed, rest)
+            # Most of what a run does must still lie ahead of the later kills.
+            wait = moments.uniform(0.0, 2 * length / (options.kills + 1))
+            time.sleep(wait)
+            process.kill()
+            process.communicate()
+            held = len(sf.Store(killed)) if (killed / "store.json").exists() else 0
+            print(f"kill {kill + 1} after {wait:.1f} s: the store holds {held} utterances", flush=True)
+        code = finish(start(options.audio, options.model, killed, rest))
+        found = differences(whole, killed)
+        files = {file.name: file.read_bytes() for file in (whole / "shards").iterdir()}
+        same_files = files == {file.name: file.read_bytes() for file in (killed / "shards").iterdir()}
+        print(f"resumed: exit code {code}; {found} differences from the undisturbed store of {len(sf.Store(whole))} ")
+        print(f"shard files {'equal to the byte' if same_files else 'differ'}")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

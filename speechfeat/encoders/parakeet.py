@@ -1,0 +1,107 @@
+"""FastConformers: Parakeet (CTC, RNN-T, TDT), Canary, Cohere ASR, Nemotron's streaming recognisers, and LASR (MedASR).
+
+Log mel frames, convolutions that join 8 (LASR: 4) of them, conformer blocks. The checkpoint's own feature extractor
+computes the log mel frames of one utterance at a time; a last frame that it masks is no frame.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, PretrainedConfig, PreTrainedModel
+
+from speechfeat.encoders.base import Backbone
+from speechfeat.encoders.masking import attend_somewhere
+from speechfeat.units import FrameGrid, Stage
+
+
+class FastConformerBackbone(Backbone):
+    """A FastConformer on log mel frames.
+
+    Args:
+        encoder: the conformer, without decoder or head.
+        feature_extractor: of its checkpoint.
+    """
+
+    def __init__(self, encoder: PreTrainedModel, feature_extractor: object) -> None:
+        self.feature_extractor = feature_extractor
+        mel = _mel_stage(encoder, feature_extractor)
+        subsampling = _subsampling_stages(encoder)
+        super().__init__(
+            encoder,
+            encoder.layers,
+            FrameGrid(feature_extractor.sampling_rate, (mel, *subsampling)),  # type: ignore[attr-defined]
+            final_norm=getattr(encoder, "out_norm", None),
+            max_samples=_max_samples(feature_extractor),
+            input_stages=len(subsampling),
+        )
+        lookahead = getattr(encoder.config, "default_num_lookahead_tokens", None)
+        self.options = {} if lookahead is None else {"num_lookahead_tokens": lookahead}
+        attend_somewhere(encoder.layers, self.padding)
+
+    def prepare(self, samples: np.ndarray) -> np.ndarray:
+        """Log mel frames of the checkpoint's extractor, normalised over the utterance if it does so, `[N', F]`."""
+        inputs = self.feature_extractor(  # type: ignore[operator]
+            samples, sampling_rate=self.grid.sample_rate, return_tensors="pt"
+        )
+        count = self.grid.stages[0].count(len(samples))
+        frames = inputs["input_features"][0, :count]
+        # A single frame has no variance over time, and the extractor divides by the number of frames less one.
+        return (frames if count > 1 else torch.nan_to_num(frames)).numpy()
+
+    def forward(self, inputs: Tensor, sizes: Sequence[int]) -> object:
+        """Run the stock encoder with its mask."""
+        del sizes
+        return self.module(inputs, attention_mask=self.mask(inputs), **self.options)
+
+
+def _mel_stage(encoder: PreTrainedModel, feature_extractor: object) -> Stage:
+    """The short-time Fourier transform as a stage."""
+    window, hop = feature_extractor.win_length, feature_extractor.hop_length  # type: ignore[attr-defined]
+    if encoder.config.model_type == "lasr_encoder":
+        return Stage(window, hop)
+    # Centred on multiples of the hop; of the N // hop + 1 frames the last is masked.
+    return Stage(window, hop, window // 2, window - window // 2 - hop)
+
+
+def _subsampling_stages(encoder: PreTrainedModel) -> tuple[Stage, ...]:
+    """The strided convolutions between mel frames and blocks, along time."""
+    front = getattr(encoder, "subsampling", None) or encoder.subsampler
+    convs = [conv for conv in front.modules() if isinstance(conv, nn.Conv1d | nn.Conv2d) and conv.stride[0] > 1]
+    return tuple(
+        # Causal convolutions pad in their own forward, by `time_pad`.
+        Stage(conv.kernel_size[0], conv.stride[0], *getattr(conv, "time_pad", conv.padding[:1] * 2))
+        for conv in convs
+    )
+
+
+def _max_samples(feature_extractor: object) -> int | None:
+    """The longest input that the extractor does not cut up by itself."""
+    seconds = getattr(feature_extractor, "max_audio_clip_s", None)
+    return None if seconds is None else round(seconds * feature_extractor.sampling_rate)  # type: ignore[attr-defined]
+
+
+class RecogniserEncoder(PreTrainedModel):
+    """The encoder of a recogniser, under its name there, so that decoder weights stay on disk."""
+
+    base_model_prefix = "model"
+    _supports_sdpa = True
+
+    def __init__(self, config: PretrainedConfig) -> None:
+        super().__init__(config)
+        self.encoder = AutoModel.from_config(config.encoder_config)
+        self.post_init()
+
+
+def model_class(config: PretrainedConfig) -> type[PreTrainedModel]:
+    """The class that loads the encoder of a checkpoint, and nothing else where that can be helped."""
+    # Cohere's weights have names of their own, which transformers translates for its own classes only.
+    whole = config.model_type == "cohere_asr" or not hasattr(config, "encoder_config")
+    return AutoModel._model_mapping[type(config)] if whole else RecogniserEncoder
+
+
+def backbone(model: PreTrainedModel, feature_extractor: object, options: object) -> FastConformerBackbone:
+    """Wrap an encoder, or the encoder inside a recogniser, with the feature extractor of its checkpoint."""
+    del options
+    return FastConformerBackbone(getattr(model, "encoder", model), feature_extractor)

@@ -1,0 +1,85 @@
+"""The layers of the package: imports only point down, and nobody imports the root."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "speechfeat"
+
+# A module may import those of the groups above its own line, and, within its group, those before it.
+LAYERS = [
+    ["errors"],
+    ["units", "headers"],
+    ["types"],
+    ["decoding", "audio", "chunking", "batching", "layers", "pooling", "manifests", "corpus"],
+    ["store_config", "store_shards", "store_directory", "store_writer", "store"],
+    ["streaming", "recordings"],
+    ["encoders.catalog", "encoders.masking", "encoders.taps", "encoders.precision", "encoders.base"],
+    ["encoders.checkpoint", "encoders.<family>", "encoders.loading", "encoders.describing"],
+    ["config", "planning", "running", "extraction"],
+    ["diagnosis", "features"],
+    ["cli", "progress", "extract", "doctor"],
+]
+
+
+def family(name: str) -> bool:
+    known = {module for group in LAYERS for module in group}
+    return name.startswith("encoders.") and name not in known
+
+
+def rank(name: str) -> tuple[int, int]:
+    slot = "encoders.<family>" if family(name) else name
+    for level, group in enumerate(LAYERS):
+        if slot in group:
+            return level, group.index(slot)
+    raise AssertionError(f"{name} has no layer; add it to LAYERS")
+
+
+def modules() -> dict[str, Path]:
+    files = [file for file in PACKAGE.rglob("*.py") if file.name != "__init__.py"]
+    return {".".join(file.relative_to(PACKAGE).with_suffix("").parts): file for file in files}
+
+
+def imports(file: Path) -> set[str]:
+    """Modules of the package that a file imports when it is imported or used; not those for annotations only."""
+    tree = ast.parse(file.read_text())
+    annotations = {
+        node
+        for branch in ast.walk(tree)
+        if isinstance(branch, ast.If) and ast.unparse(branch.test) == "TYPE_CHECKING"
+        for node in ast.walk(branch)
+    }
+    found = set()
+    for node in ast.walk(tree):
+        if node in annotations:
+            continue
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "speechfeat":
+            found |= {f"{node.module}.{alias.name}" if node.module in PARENTS else node.module for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.split(".")[0] == "speechfeat"}
+    return {name.removeprefix("speechfeat.") for name in found}
+
+
+PARENTS = ("speechfeat", "speechfeat.encoders")
+
+
+@pytest.mark.parametrize("name", sorted(modules()))
+def test_imports_point_down(name: str) -> None:
+    for imported in imports(modules()[name]):
+        assert imported != "speechfeat", f"{name} imports the package root"
+        if family(name) and family(imported):
+            continue  # a family may build on another; a cycle would not import
+        assert rank(imported) < rank(name), f"{name} imports {imported}, which is not below it"
+
+
+@pytest.mark.parametrize("name", sorted(modules()))
+def test_files_are_read_in_one_sitting(name: str) -> None:
+    assert len(modules()[name].read_text().splitlines()) <= 400
+
+
+def test_recipes_use_the_public_names_alone() -> None:
+    for file in (PACKAGE.parent / "recipes").glob("*.py"):
+        tree = ast.parse(file.read_text())
+        for node in ast.walk(tree):
+            assert not (isinstance(node, ast.ImportFrom) and (node.module or "").startswith("speechfeat")), file
