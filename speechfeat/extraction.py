@@ -19,6 +19,7 @@ from speechfeat.corpus import discover, shard
 from speechfeat.encoders.base import Encoder
 from speechfeat.encoders.loading import load_encoder
 from speechfeat.errors import AudioError, StoreError
+from speechfeat.memory import keep_freed_memory
 from speechfeat.planning import Survey, Work, plan_shards, survey
 from speechfeat.pooling import check_pool, pooled_dim
 from speechfeat.running import Observer, Run, Summary
@@ -189,6 +190,7 @@ class Extractor:
             TooManyErrors: when more than `max_errors` inputs failed.
             StoreError: when the store cannot be written.
         """
+        keep_freed_memory()
         writer = out if isinstance(out, StoreWriter) else self.open(out, found)
         with writer:
             self.check_room(self.forecast(found, writer.path, writer.done), writer.path)

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "speechfeat"
 # A module may import those of the groups above its own line, and, within its group, those before it.
 LAYERS = [
     ["errors"],
-    ["units", "headers"],
+    ["units", "headers", "memory"],
     ["types"],
     ["decoding", "audio", "chunking", "batching", "layers", "pooling", "manifests", "corpus"],
     ["store_config", "store_shards", "store_directory", "store_writer", "store"],
