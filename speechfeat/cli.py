@@ -49,7 +49,8 @@ def stopping(stop: threading.Event) -> Iterator[None]:
         if stop.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         stop.set()
-        tell("\nstopping after the batch in flight; press Ctrl-C again to stop at once")
+        # Not `tell`: the signal may have come in the middle of a line that is being printed.
+        os.write(2, b"\nstopping after the batch in flight; press Ctrl-C again to stop at once\n")
 
     previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

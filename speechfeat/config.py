@@ -1,5 +1,6 @@
 """What to extract and how."""
 
+import math
 import os
 from dataclasses import dataclass, field
 
@@ -48,7 +49,7 @@ class ExtractConfig:
             raise ParameterError("pool='none' without frames would store nothing; choose a pooling or keep the frames")
         for name in ("batch_seconds", "batch_size", "num_workers"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ParameterError(f"{name}={value} must be above 0")
+            if value is not None and not 0 < value < math.inf:
+                raise ParameterError(f"{name}={value} must be a number above 0")
         if self.max_errors is not None and self.max_errors < 0:
             raise ParameterError(f"max_errors={self.max_errors} must be at least 0")

@@ -1,6 +1,7 @@
 """How far an encoder's features can be trusted here: measured, not assumed."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ class Deviation(NamedTuple):
     """Distance between two computations of the same features.
 
     Attributes:
-        worst: largest absolute difference, over the standard deviation of the features.
+        worst: largest absolute difference, over the standard deviation of the features of that layer.
         typical: root of the mean squared difference, over the same.
         cosine: of the mean-pooled embeddings, the smallest.
     """
@@ -29,16 +30,19 @@ class Deviation(NamedTuple):
 
 
 def deviation(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> Deviation:
-    """Compare features `[L, T, D]` of several utterances; the worst of them."""
+    """Compare features `[L, T, D]` of several utterances; the worst of them, infinite if one is not finite."""
     worst = typical = 0.0
     cosine = 1.0
     for one, other in zip(found, expected, strict=True):
         if one.shape != other.shape:
             raise ParameterError(f"features of the shapes {one.shape} and {other.shape} cannot be compared")
-        difference = one.astype(np.float64) - other
-        scale = max(float(other.std()), 1e-12)
-        worst = max(worst, float(np.abs(difference).max()) / scale)
-        typical = max(typical, float(np.sqrt(np.square(difference).mean())) / scale)
+        if not (np.isfinite(one).all() and np.isfinite(other).all()):
+            return Deviation(math.inf, math.inf, -1.0)
+        # By layer: they differ in scale.
+        scale = np.maximum(other.std(axis=(1, 2), keepdims=True), 1e-12)
+        error = (one.astype(np.float64) - other) / scale
+        worst = max(worst, float(np.abs(error).max()))
+        typical = max(typical, float(np.sqrt(np.square(error).mean())))
         cosine = min(cosine, _cosine(one.mean(axis=1).ravel(), other.mean(axis=1).ravel()))
     return Deviation(worst, typical, cosine)
 
@@ -78,13 +82,8 @@ def seam(encoder: Encoder, clip: np.ndarray, chunking: Chunking) -> Deviation | 
     cut = Chunking(chunking.length, chunking.overlap, chunking.length)
     whole = Chunking(chunking.length, chunking.overlap, above=2 * encoder.grid.seconds(len(clip)))
     values = [
-        np.atleast_3d(frames.values.T).T if frames.values.ndim == 2 else frames.values
+        frames.values if encoder.selection.stacked else frames.values[None]
         for plan in (cut, whole)
         for frames in encoder.encode([clip], chunking=plan)
     ]
     return deviation(values[:1], values[1:])
-
-
-def between_dtypes(make: Callable[[str], Encoder], dtype: str, clips: Sequence[np.ndarray]) -> Deviation:
-    """Features in a dtype against those in float32."""
-    return deviation(encode_alone(make(dtype), clips), encode_alone(make("float32"), clips))

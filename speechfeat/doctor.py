@@ -62,16 +62,23 @@ def _measure(options: argparse.Namespace) -> tuple[dict, str]:
 
     exact, auto = make("float32"), make("auto")
     rate = exact.sample_rate
+    chunking = Chunking(options.chunk, options.overlap, options.chunk)
+    seam_seconds = max(diagnosis.SEAM_SECONDS, 2.5 * options.chunk)
     clips = diagnosis.test_clips(rate)
-    (long,) = diagnosis.test_clips(rate, [diagnosis.SEAM_SECONDS])
+    (long,) = diagnosis.test_clips(rate, [seam_seconds])
     if options.audio:
         clips = [read_audio(path, rate).samples for path in options.audio]
-        long = _repeat(clips, round(diagnosis.SEAM_SECONDS * rate))
+        long = _repeat(clips, round(seam_seconds * rate))
+        # Halves too, so that a batch of one recording is padded as well.
+        clips += [clip[: len(clip) // 2 + 1] for clip in clips]
+    # No longer than a run would encode them whole.
+    longest = min(exact.grid.samples(options.chunk), exact.backbone.max_samples or len(long))
+    clips = [clip[:longest] for clip in clips]
     alone = diagnosis.encode_alone(exact, clips)
     measured = {
         "invariance": diagnosis.invariance(exact, clips),
         "dtype": diagnosis.deviation(diagnosis.encode_alone(auto, clips), alone),
-        "seam": diagnosis.seam(exact, long, Chunking(options.chunk, options.overlap)),
+        "seam": diagnosis.seam(exact, long, chunking),
     }
     speeds = {encoder.dtype: encoder.measure_speed() for encoder in (exact, auto)}
     lines = [

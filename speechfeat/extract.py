@@ -80,7 +80,7 @@ def _add_output(result: argparse.ArgumentParser) -> None:
     group.add_argument("--channel", default="mean", help="mean, all, or a channel's number (default: %(default)s)")
     group.add_argument("--chunk", type=float, default=30.0, help="seconds of a chunk of a long recording")
     group.add_argument("--overlap", type=float, default=4.0, help="seconds that neighbouring chunks share")
-    group.add_argument("--chunk-above", type=float, default=60.0, help="recordings up to this are not cut (seconds)")
+    group.add_argument("--chunk-above", type=float, help="recordings up to this are not cut (default: 60 s)")
     group.add_argument("--overwrite", action="store_true", help="begin the store anew")
 
 
@@ -143,13 +143,14 @@ def _load(options: argparse.Namespace) -> Any:
 
 
 def _config(options: argparse.Namespace) -> ExtractConfig:
+    above = max(Chunking.above, options.chunk) if options.chunk_above is None else options.chunk_above
     workers = {} if options.num_workers is None else {"num_workers": options.num_workers}
     return ExtractConfig(
         pool=options.pool,
         frames=not options.no_frames,
         store_dtype=options.store_dtype,
         channel=_channel(options.channel),
-        chunking=Chunking(options.chunk, options.overlap, max(options.chunk_above, options.chunk)),
+        chunking=Chunking(options.chunk, options.overlap, above),
         batch_seconds=options.batch_seconds,
         batch_size=options.batch_size,
         shard=options.shard,
@@ -175,6 +176,8 @@ def _extract(options: argparse.Namespace) -> int:
     extractor = Extractor(_load(options), config)
     suffixes = options.ext.split(",") if options.ext else None
     utterances = extractor.discover(options.input, suffixes=suffixes, root=options.root)
+    if options.model == DEFAULT_MODEL:
+        tell(f"{DEFAULT_MODEL}: a classical front end; name an encoder with -m for learned features (--list-models)")
     tell(f"{len(utterances)} utterances in {options.input}; reading their headers")
     found = extractor.survey(utterances)
     if options.dry_run:
@@ -185,8 +188,13 @@ def _extract(options: argparse.Namespace) -> int:
 
 
 def _check_input(source: str) -> None:
-    if not Path(source).exists():
-        raise ParameterError(f"no such input: {source!r}; give a directory, a recording, a list or a manifest")
+    try:
+        Path(source).stat()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or error
+        raise ParameterError(
+            f"no such input: {source!r} ({reason}); give a directory, a recording, a list or a manifest"
+        ) from None
 
 
 def _dry_run(extractor: "Extractor", found: "Survey", options: argparse.Namespace) -> int:

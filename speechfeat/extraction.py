@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -17,14 +18,14 @@ from speechfeat.audio import decoder_versions
 from speechfeat.config import DEFAULT_MODEL, ExtractConfig
 from speechfeat.corpus import discover, shard
 from speechfeat.encoders.base import Encoder
-from speechfeat.encoders.loading import load_encoder
+from speechfeat.encoders.loading import as_encoder
 from speechfeat.errors import AudioError, StoreError
 from speechfeat.memory import keep_freed_memory
 from speechfeat.planning import Survey, Work, plan_shards, survey
 from speechfeat.pooling import check_pool, pooled_dim
 from speechfeat.running import Observer, Run, Summary
 from speechfeat.store import Store
-from speechfeat.store_config import free_disk_bytes
+from speechfeat.store_config import STORE_JSON, disk_errors, free_disk_bytes
 from speechfeat.store_shards import printable
 from speechfeat.store_writer import StoreWriter
 from speechfeat.types import Utterance
@@ -152,8 +153,13 @@ class Extractor:
         """Open the store for writing, and refuse if inputs changed since it was made.
 
         Raises:
-            StoreError: if it is of another configuration, in use, or holds other recordings under the same ids.
+            StoreError: if it is of another configuration, in use, or holds other recordings under the same ids, or
+                if the disk cannot hold a new one.
         """
+        with disk_errors(f"open the store {os.fspath(out)}"):
+            begun = (Path(out) / STORE_JSON).exists()
+        if not begun:  # a store that the disk cannot hold is refused before there is one
+            self.check_room(self.forecast(found, out), out)
         labels = sorted({name for work in found.works for name in work.utterance.labels})
         writer = StoreWriter(
             out,
@@ -235,7 +241,7 @@ def extract_features(
     Args:
         source: see `corpus.discover`.
         out: the store's directory.
-        model: as for `load_encoder`, or an encoder.
+        model: as for `load_encoder`, or an encoder, which has its layers, device and dtype already.
         layers: as for `load_encoder`.
         device: as for `load_encoder`.
         dtype: as for `load_encoder`.
@@ -245,18 +251,10 @@ def extract_features(
     Raises:
         SpeechfeatError: for a bad call; a bad recording is a line in the store's `errors.jsonl`.
     """
-    encoder = _encoder(model, layers, device, dtype, encoder_options)
+    encoder = as_encoder(model, layers, device=device, dtype=dtype, **(encoder_options or {}))
     extractor = Extractor(encoder, ExtractConfig(**options))
     extractor.run(extractor.survey(extractor.discover(source)), out)
     return Store(out)
-
-
-def _encoder(
-    model: str | nn.Module | Encoder, layers: Any, device: str, dtype: str, options: Mapping[str, Any] | None
-) -> Encoder:
-    if isinstance(model, Encoder):
-        return model
-    return load_encoder(model, layers, device=device, dtype=dtype, **(options or {}))
 
 
 def embed(
@@ -274,7 +272,7 @@ def embed(
 
     Args:
         source: see `corpus.discover`.
-        model: as for `load_encoder`, or an encoder.
+        model: as for `load_encoder`, or an encoder, which has its layers, device and dtype already.
         pool: "mean", "std", "mean+std", "max", "first" or "last".
         layers: as for `load_encoder`.
         device: as for `load_encoder`.
@@ -286,7 +284,7 @@ def embed(
         ids, sorted, and `[n, D']` or `[n, L, D']` float32. A recording that fails is left out, with a warning that
         names it; none left is an AudioError.
     """
-    encoder = _encoder(model, layers, device, dtype, encoder_options)
+    encoder = as_encoder(model, layers, device=device, dtype=dtype, **(encoder_options or {}))
     extractor = Extractor(encoder, ExtractConfig(pool=pool, frames=False, channel=channel))
     with TemporaryDirectory(prefix="speechfeat-") as folder:
         extractor.run(extractor.survey(extractor.discover(source)), folder)

@@ -11,7 +11,7 @@ from sklearn.utils.validation import validate_data
 
 from speechfeat.config import DEFAULT_MODEL
 from speechfeat.encoders.base import Encoder
-from speechfeat.encoders.loading import load_encoder
+from speechfeat.encoders.loading import as_encoder
 from speechfeat.errors import ParameterError
 
 
@@ -22,7 +22,7 @@ class SpeechFeatures(TransformerMixin, BaseEstimator):
     opened again where it is needed.
 
     Args:
-        model: as for `load_encoder`.
+        model: as for `load_encoder`, or an encoder, which has its layers, device and dtype already.
         layers: as for `load_encoder`; several layers are laid side by side.
         pool: "mean", "std", "mean+std", "max", "first" or "last".
         sample_rate: of arrays, in Hz; None means that of the encoder.
@@ -83,12 +83,9 @@ class SpeechFeatures(TransformerMixin, BaseEstimator):
         return list(validate_data(self, X, reset=reset)) if listed is None else listed
 
     def _open(self) -> Encoder:
-        wanted = (id(self.model), str(self.layers), self.device, self.dtype)
+        wanted = (self.model, str(self.layers), self.device, self.dtype)
         if getattr(self, "_opened", (None, None))[0] != wanted:
-            encoder = self.model
-            if not isinstance(encoder, Encoder):
-                encoder = load_encoder(encoder, self.layers, device=self.device, dtype=self.dtype)
-            self._opened = (wanted, encoder)
+            self._opened = (wanted, as_encoder(self.model, self.layers, device=self.device, dtype=self.dtype))
         return self._opened[1]
 
     def __getstate__(self) -> dict[str, Any]:

@@ -4,12 +4,13 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from speechfeat.audio import AudioInfo, probe
 from speechfeat.batching import plan_batches
 from speechfeat.corpus import expand_channels
-from speechfeat.errors import AudioError
+from speechfeat.errors import AudioError, ParameterError
 from speechfeat.types import Utterance
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 # A shard is what a kill can lose, and one file that a reader opens.
 SHARD_BYTES = 128 * 2**20
-SHARD_SECONDS = 1800.0
+SHARD_SECONDS = 900.0
 SHARD_UTTERANCES = 1024
 
 
@@ -66,6 +67,9 @@ def survey(
         utterances: from `corpus.discover`; one of all channels becomes one a channel.
         num_workers: threads that read.
         progress: wraps the iteration over recordings.
+
+    Raises:
+        ParameterError: if two utterances have one id.
     """
     paths = sorted({utterance.path for utterance in utterances})
     with ThreadPoolExecutor(max_workers=max(1, num_workers)) as pool:
@@ -81,6 +85,12 @@ def survey(
         seconds = rest if utterance.duration is None else min(utterance.duration, rest)
         works.extend(Work(one, seconds, size) for one in expand_channels(utterance, info.num_channels))
     works.sort(key=lambda work: work.utterance.id)
+    for one, other in pairwise(works):
+        if one.utterance.id == other.utterance.id:
+            raise ParameterError(
+                f"{one.utterance.path!r} and {other.utterance.path!r} have the same id {one.utterance.id!r}; "
+                "give each its own"
+            )
     return Survey(works, failures)
 
 

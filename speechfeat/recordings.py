@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +47,7 @@ def encode_recordings(
     pieces: dict[int, list[Piece]] = {}
     for piece in _run(encoder, recordings, sample_rate, options):
         pieces.setdefault(piece.item, []).append(piece)
-    return [_frames(encoder, recordings[item], pieces[item]) for item in range(len(recordings))]
+    return [_frames(encoder, recordings[item], pieces.pop(item)) for item in range(len(recordings))]
 
 
 def embed_recordings(
@@ -77,6 +79,8 @@ def _run(
         raise ParameterError("one recording was given where a list of them is expected; put it into brackets")
     if not len(recordings):
         raise ParameterError("no recordings were given; give a list of paths or of arrays [N]")
+    if sample_rate is not None and sample_rate <= 0:
+        raise ParameterError(f"sample_rate={sample_rate} must be above 0 Hz")
     seconds = [_seconds(one, sample_rate or encoder.sample_rate) for one in recordings]
     budget = options.batch_seconds or encoder.default_batch_seconds()
 
@@ -93,10 +97,10 @@ def _run(
         seconds=seconds,
         chunking=options.chunking,
         num_workers=options.num_workers,
-        chunk_batch=max(1, int(budget / options.chunking.length)),
+        batch_seconds=budget,
     )
-    for group in results:
-        for result in group:
+    with closing(results):  # the readers stop at the first failure
+        for result in chain.from_iterable(results):
             if isinstance(result, Failure):
                 one = recordings[result.item]
                 named = f"{os.fspath(one)!r}" if isinstance(one, str | os.PathLike) else "an array"

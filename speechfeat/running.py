@@ -4,13 +4,14 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 from speechfeat.audio import read_audio
 from speechfeat.config import ExtractConfig
 from speechfeat.encoders.base import Encoder
-from speechfeat.errors import SpeechfeatError
+from speechfeat.errors import AudioError, SpeechfeatError
 from speechfeat.planning import Plan, Survey, Work
 from speechfeat.pooling import Pooler
 from speechfeat.store_shards import Row
@@ -74,10 +75,15 @@ class Run:
         self.plan = plan
         self.stop = stop
         self.works = found.works
-        self.failures = found.failures
+        # What was done before stays done, though its recording is gone by now.
+        self.failures = [failure for failure in found.failures if failure[0].id not in writer.done]
         self.writer = writer
         self.observer = observer
-        self.summary = Summary(already=sum(work.utterance.id in writer.done for work in found.works))
+        self.summary = Summary(
+            already=sum(work.utterance.id in writer.done for work in found.works)
+            + len(found.failures)
+            - len(self.failures)
+        )
         self.num_failed = 0
         self.recorder = Recorder(encoder, config, found.works, writer)
 
@@ -85,7 +91,7 @@ class Run:
         """Do everything, or stop where the extractor's `stop` is set; what was done is committed."""
         began = time.perf_counter()
         try:
-            self._fail([(utterance, reason) for utterance, reason in self.failures])
+            self._fail(self.failures)
             self._encode()
         finally:
             self.recorder.close()
@@ -123,16 +129,17 @@ class Run:
             seconds=[work.seconds for work in self.works],
             chunking=self.config.chunking,
             num_workers=self.config.num_workers,
-            chunk_batch=max(1, int(self.plan.batch_seconds / self.config.chunking.length)),
+            batch_seconds=self.plan.batch_seconds,
         )
-        for group in results:
-            for item in self._take(group):
-                left[shard_of[item]] -= 1
-                if not left[shard_of[item]]:
-                    self.recorder.put(("commit",))
-            if self.stop.is_set():
-                self.summary.interrupted = True
-                return
+        with closing(results):
+            for group in results:
+                for item in self._take(group):
+                    left[shard_of[item]] -= 1
+                    if not left[shard_of[item]]:
+                        self.recorder.put(("commit",))
+                if self.stop.is_set():
+                    self.summary.interrupted = True
+                    return
 
     def _read(self, item: int) -> Audio:
         utterance = self.works[item].utterance
@@ -174,8 +181,8 @@ class Recorder:
         self._pooler: Pooler | None = None
         self._queue: queue.Queue[Any] = queue.Queue(QUEUE_LENGTH)
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._work, name="write", daemon=True)
-        self._thread.start()
+        self._ended = threading.Event()
+        threading.Thread(target=self._work, name="write", daemon=True).start()
 
     def put(self, job: Any) -> None:
         """Queue a piece, a failure or a commit.
@@ -188,13 +195,20 @@ class Recorder:
         self._queue.put(job)
 
     def close(self) -> None:
-        """Wait for everything queued.
+        """Wait for everything queued; Ctrl-C drops what is queued, but the job in hand is always finished.
+
+        The store is closed after this, which must never happen beside a thread that still writes to it.
 
         Raises:
             StoreError: if something could not be written.
         """
-        self._queue.put(None)
-        self._thread.join()
+        # An event, because an interrupted `Thread.join` of Python 3.11 takes the thread for ended.
+        while not self._ended.is_set():
+            try:
+                self._queue.put(None)
+                self._ended.wait()
+            except KeyboardInterrupt as error:
+                self._error = self._error or error
         if self._error:
             raise self._error
 
@@ -207,10 +221,14 @@ class Recorder:
                 self._do(job)
             except BaseException as error:  # it is raised again in the encoder's thread
                 self._error = error
+        self._ended.set()
 
     def _do(self, job: Any) -> None:
         if isinstance(job, Piece):
-            self._add(job)
+            try:
+                self._add(job)
+            except AudioError as error:  # finite frames whose pooling is not
+                self._do(Failure(job.item, str(error)))
         elif isinstance(job, Failure):
             utterance = self.works[job.item].utterance
             self.writer.fail(utterance.id, utterance.path, job.reason)

@@ -151,6 +151,7 @@ def write_text(file: Path, text: str) -> None:
 def free_disk_bytes(path: str | os.PathLike[str]) -> int:
     """Bytes free on the disk that holds `path`, or will once it is made."""
     place = Path(path).absolute()
-    while not place.exists():
-        place = place.parent
-    return shutil.disk_usage(place).free
+    with disk_errors(f"find the disk of {path}"):
+        while not place.exists():
+            place = place.parent
+        return shutil.disk_usage(place).free

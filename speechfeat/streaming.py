@@ -1,14 +1,14 @@
 """Reading ahead in worker threads while the encoder runs: batches of utterances in, pieces of features out."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from speechfeat.chunking import Chunk, Chunking
-from speechfeat.errors import AudioError
+from speechfeat.errors import AudioError, SpeechfeatError
 from speechfeat.types import Audio
 
 if TYPE_CHECKING:
@@ -71,8 +71,8 @@ def stream(
     seconds: Sequence[float],
     chunking: Chunking,
     num_workers: int,
-    chunk_batch: int,
-) -> Iterator[list[Piece | Failure]]:
+    batch_seconds: float,
+) -> Generator[list[Piece | Failure]]:
     """Encode batches of utterances, in order.
 
     Args:
@@ -82,18 +82,19 @@ def stream(
         seconds: expected length of each item, to bound what is read ahead.
         chunking: how long utterances are cut.
         num_workers: threads that read and prepare.
-        chunk_batch: how many chunks of a long utterance run together.
+        batch_seconds: of padded audio that chunks of a long utterance run on together.
 
     Yields:
         What one run of the encoder gave: pieces and failures. A long utterance takes several runs.
     """
     pending: deque[tuple[float, list[Future[_Ready | Failure]]]] = deque()
     upcoming = deque(batches)
+    chunk_batch = max(1, int(batch_seconds / encoder.cost(chunking.length)))
 
     def prepare(item: int) -> _Ready | Failure:
         try:
             return _prepare(encoder, item, read(item), chunking)
-        except AudioError as error:
+        except SpeechfeatError as error:
             return Failure(item, str(error))
         except Exception as error:  # whatever a codec raises, the other files must go on
             return Failure(item, f"{type(error).__name__}: {' '.join(str(error).split())}")

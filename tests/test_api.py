@@ -3,14 +3,20 @@
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 import speechfeat as sf
-from tests.families.case import speech_like
+from speechfeat.diagnosis import deviation
+from tests.families import CASES
+from tests.families.case import encode_together, speech_like
+from tests.families.waveform import TINY, make
 
 
 @pytest.fixture(scope="module")
@@ -128,3 +134,64 @@ def test_no_memory_for_one_is_an_error_of_that_recording(encoder: sf.Encoder, mo
     monkeypatch.setattr(encoder, "forward", no_memory)
     with pytest.raises(sf.AudioError, match="do not fit into the memory"):
         encoder.encode(speech_like(16000))
+
+
+def test_a_model_in_memory_stays_its_owners() -> None:
+    model, extractor = make("Wav2Vec2", {**TINY, "feat_extract_norm": "group"}, normalize=True)
+    model.train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    clips = speech_like(16000, 5000)
+    for layers, dtype in (("0", "bfloat16"), ("last", "float32"), ("last", "float32")):
+        encoder = sf.load_encoder(model, layers, dtype=dtype, device="cpu", feature_extractor=extractor)
+        assert encoder.num_layers == TINY["num_hidden_layers"]
+    batched = encode_together(encoder, clips)
+    for clip, together in zip(clips, batched, strict=True):
+        assert np.abs(together - encode_together(encoder, [clip])[0]).max() < 1e-5 * together.std()
+    assert model.training
+    assert all(value.requires_grad for value in model.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    model.eval()
+    with torch.no_grad():
+        expected = model(torch.from_numpy(encoder.backbone.normalize(clips[0]))[None]).last_hidden_state[0]
+    assert np.abs(encoder.encode([clips[0]])[0].values - expected.numpy()).max() < 1e-5
+
+
+def test_a_model_in_half_precision_runs_in_float32() -> None:
+    model, extractor = make("Wav2Vec2", TINY, normalize=True)
+    encoder = sf.load_encoder(model.bfloat16(), dtype="float32", device="cpu", feature_extractor=extractor)
+    assert encoder.encode(speech_like(8000))[0].values.dtype == np.float32
+
+
+def test_one_encoder_serves_several_threads(encoder: sf.Encoder) -> None:
+    clips = speech_like(16000, 5000, 30000, 8000)
+    alone = [encoder.encode([clip])[0].values for clip in clips]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda clip: encoder.encode([clip])[0].values, clips * 3))
+    for found, expected in zip(together, alone * 3, strict=True):
+        assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("name", ["Whisper", "Whisper short window"])
+def test_windows_shorter_than_the_probe_of_speed(name: str) -> None:
+    encoder = next(case for case in CASES if case.name == name).encoder()
+    assert encoder.backbone.max_samples < 8 * 16000
+    assert encoder.measure_speed() > 0
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda encoder: sf.embed("nowhere", encoder, layers="last"), "give them to load_encoder"),
+        (lambda encoder: encoder.encode([np.ones(99)], sample_rate=0), "sample_rate=0"),
+        (lambda _: sf.load_encoder("mfcc", feature_extractor=object()), "for models in memory"),
+        (lambda _: sf.load_encoder("mfcc", device=torch.device("cuda:99")), "not available"),
+    ],
+)
+def test_what_would_be_ignored_is_an_error(encoder: sf.Encoder, call: Callable, message: str) -> None:
+    with pytest.raises(sf.ParameterError, match=message):
+        call(encoder)
+
+
+def test_features_that_are_not_finite_do_not_pass_as_equal() -> None:
+    bad = [np.full((1, 5, 3), np.nan)]
+    assert deviation(bad, bad).worst == np.inf

@@ -16,7 +16,7 @@ from speechfeat.encoders.bundles import convert, wrap
 from speechfeat.encoders.loading import load_encoder
 from speechfeat.encoders.torchaudio_models import MelFrontEnd
 from speechfeat.errors import ModelError
-from tests.families.case import speech_like
+from tests.families.case import encode_together, speech_like
 from tests.families.torchaudio_family import make_emformer, make_waveform, single_waveform, waveform_model
 
 load = partial(load_encoder, device="cpu", dtype="float32")
@@ -132,5 +132,5 @@ def test_a_front_end_of_ones_own() -> None:
 def test_half_precision_runs(make: Any) -> None:
     encoder = load_encoder(make()[0], "all", device="cpu", dtype="bfloat16")
     clips = speech_like(16000, 9000)
-    found = encoder.encode_prepared([encoder.prepare(clip) for clip in clips], [len(clip) for clip in clips])
+    found = encode_together(encoder, clips)
     assert all(np.isfinite(values).all() for values in found)

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from speechfeat.encoders.loading import load_encoder
 from speechfeat.errors import ModelError
 from tests.families import windowed
-from tests.families.case import seeded, speech_like
+from tests.families.case import encode_together, seeded, speech_like
 
 DECODER = {"vocab_size": 20, "decoder_layers": 1, "decoder_attention_heads": 4, "decoder_ffn_dim": 16}
 TOKENS = {"pad_token_id": 1, "bos_token_id": 2, "eos_token_id": 3, "decoder_start_token_id": 2}
@@ -113,7 +113,7 @@ def test_silence_gives_numbers(make: Callable) -> None:
     model, extractor = make()
     encoder = load_encoder(model, "last", device="cpu", dtype="float32", feature_extractor=extractor)
     clips = [np.zeros(9000, np.float32), *speech_like(12000)]
-    for values in encoder.encode_prepared([encoder.prepare(clip) for clip in clips], [len(clip) for clip in clips]):
+    for values in encode_together(encoder, clips):
         assert np.isfinite(values).all()
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from speechfeat.encoders.base import Encoder
 from tests.families import CASES, Case
-from tests.families.case import speech_like
+from tests.families.case import encode_together, speech_like
 
 TOLERANCE = 1e-5
 LENGTHS = (16000, 39999, 24321, 8000, 1500, 16321, 30000)
@@ -28,9 +28,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 def test_alone_equals_batched(case: Case) -> None:
     encoder = case.encoder("all")
     clips = speech_like(*LENGTHS)
-    encode = encoder.encode_padded if encoder.backbone.pads else encoder.encode_prepared
-    batched = encode([encoder.prepare(clip) for clip in clips], [len(clip) for clip in clips])
-    for clip, together in zip(clips, batched, strict=True):
+    for clip, together in zip(clips, encode_together(encoder, clips), strict=True):
         alone = encode_alone(encoder, clip)
         for layer in range(len(alone)):
             assert error(together[layer], alone[layer]) < TOLERANCE

@@ -13,7 +13,10 @@ import pytest
 import soundfile
 
 import speechfeat as sf
+from speechfeat import doctor
 from speechfeat.extract import main
+from speechfeat.planning import survey
+from speechfeat.pooling import Pooler
 
 
 def command(*arguments: object, **options: object) -> subprocess.Popen:
@@ -125,6 +128,83 @@ def test_bad_inputs_are_explained_and_the_others_done(corpus: Path, tmp_path: Pa
     assert any("odd" in key for key in store.ids)
 
 
+def test_what_is_done_stays_done_when_its_recording_is_gone(corpus: Path, tmp_path: Path) -> None:
+    arguments = [str(corpus), "-o", str(tmp_path / "out"), "-m", "logmel", "-q"]
+    assert main(arguments) == 0
+    (corpus / "speaker0" / "clip00.flac").write_bytes(b"")
+    assert main(arguments) == 0
+    assert len(sf.Store(tmp_path / "out")) == 12
+
+
+def test_two_utterances_of_one_id_are_refused(corpus: Path) -> None:
+    path = str(corpus / "speaker0" / "clip00.flac")
+    with pytest.raises(sf.ParameterError, match="same id 'a'"):
+        survey([sf.Utterance("a", path), sf.Utterance("b", path), sf.Utterance("a", path, start=0.1)])
+
+
+def test_a_disk_that_is_too_small_is_refused_before_a_store_is_begun(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("speechfeat.extraction.free_disk_bytes", lambda path: 1000)
+    with pytest.raises(sf.StoreError, match="GiB free"):
+        main([str(corpus), "-o", str(tmp_path / "out"), "-m", "logmel", "-q"])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("extra", [[], ["--dry-run"]])
+def test_an_output_out_of_reach_is_one_sentence(
+    extra: list[str], corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exists = Path.exists
+
+    def denied(path: Path, **options: object) -> bool:
+        if str(tmp_path / "closed") in str(path):
+            raise PermissionError(13, "Permission denied")
+        return exists(path, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Path, "exists", denied)
+    with pytest.raises(sf.StoreError, match=r"closed.*Permission denied"):
+        main([str(corpus), "-o", str(tmp_path / "closed" / "out"), "-m", "logmel", "-q", *extra])
+
+
+def test_more_ctrl_c_wait_for_what_is_being_written(corpus: Path, tmp_path: Path) -> None:
+    # Two commits run at once otherwise: that of the writer thread and that of the store's closing.
+    extractor = sf.Extractor(sf.load_encoder("logmel"), sf.ExtractConfig(num_workers=1))
+    found = extractor.survey(extractor.discover(corpus))
+    writer = extractor.open(tmp_path / "out", found)
+    add, threads = writer.add, []
+
+    def slow_add(*arguments: object) -> None:
+        threads.append("begun")
+        if len(threads) == 1:
+            for _ in range(3):
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.1)
+        add(*arguments)
+        threads.append("ended")
+
+    writer.add = slow_add  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        extractor.run(found, writer)
+    assert threads.count("begun") == threads.count("ended")
+    assert len(sf.Store(tmp_path / "out")) == threads.count("ended")
+    assert extractor.run(found, tmp_path / "out").already == threads.count("ended")
+
+
+def test_embeddings_that_overflow_are_one_failure(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result, calls = Pooler.result, []
+
+    def overflow(pooler: Pooler) -> np.ndarray:
+        calls.append(pooler)
+        return np.full(80, np.inf, np.float32) if len(calls) == 3 else result(pooler)
+
+    monkeypatch.setattr(Pooler, "result", overflow)
+    assert main([str(corpus), "-o", str(tmp_path / "out"), "-m", "logmel", "-q"]) == 3
+    assert len(sf.Store(tmp_path / "out")) == 11
+
+
 def test_max_errors_stops_a_hopeless_run(corpus: Path, tmp_path: Path) -> None:
     for number in range(5):
         (corpus / f"bad{number}.wav").write_text("no audio")
@@ -177,6 +257,9 @@ def test_a_long_recording_is_cut_and_joined(checkpoint: Path, tmp_path: Path) ->
         ([".", "--pool", "median"], "pool='median' is not known"),
         ([".", "-l", "penultimat"], "layer 'penultimat' is not known"),
         ([".", "--overlap", "40"], "overlap=40"),
+        ([".", "--chunk-above", "20"], "chunk_above=20"),
+        (["a" * 5000], r"no such input.*too long"),
+        ([".", "--batch-seconds", "inf"], "batch_seconds=inf"),
         ([".", "--device", "cuda:99"], "device='cuda:99' is not available"),
         ([".", "--dtype", "int8"], "dtype='int8' is not known"),
         ([".", "--channel", "left"], "--channel 'left' is not known"),
@@ -236,3 +319,11 @@ def test_listing_and_dry_run(corpus: Path, checkpoint: Path, tmp_path: Path) -> 
     assert code == 0
     assert json.loads(output)["utterances"] == 12
     assert not (tmp_path / "out").exists()
+
+
+def test_the_doctor_measures_with_one_recording_too(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    soundfile.write(corpus / "high.wav", np.random.default_rng(0).uniform(-0.5, 0.5, 44100), 44100)
+    assert doctor.main(["mfcc", "--short-window", "--audio", str(corpus / "high.wav"), "--chunk", "80", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["seam"]["worst"] > 0, "the clip is longer than a chunk"
+    assert found["x_real_time"]["float32"] > 0

@@ -33,7 +33,8 @@ def test_clones_and_pickles_open_their_own_encoder(corpus: Path) -> None:
     paths = sorted(str(path) for path in corpus.rglob("*.flac"))[:2]
     features = sf.SpeechFeatures("logmel").fit(paths)
     expected = features.transform(paths)
-    for other in (clone(features), pickle.loads(pickle.dumps(features))):
+    opened = clone(sf.SpeechFeatures(sf.load_encoder("logmel")))
+    for other in (clone(features), pickle.loads(pickle.dumps(features)), opened):
         assert np.array_equal(other.transform(paths), expected)
 
 

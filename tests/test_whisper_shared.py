@@ -12,6 +12,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from speechfeat.encoders.base import Encoder
 from speechfeat.encoders.loading import load_encoder
+from tests.families.case import encode_together
 from tests.families.windowed import whisper_short_single, whisper_single
 
 CHECKPOINT = "models/whisper-tiny.en-encoder"
@@ -45,21 +46,17 @@ def error(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(found - expected).max() / expected.std())
 
 
-def encode(encoder: Encoder, clips: list[np.ndarray]) -> list[np.ndarray]:
-    return encoder.encode_prepared([encoder.prepare(clip) for clip in clips], [len(clip) for clip in clips])
-
-
 def test_equals_transformers(encoder: Encoder, stock: tuple[Any, Any], clips: list[np.ndarray]) -> None:
     single = whisper_short_single if encoder.backbone.exact_frames else whisper_single
     for clip in clips:
-        (found,) = encode(encoder, [clip])
+        (found,) = encode_together(encoder, [clip])
         for layer, expected in enumerate(single(*stock, clip)):
             assert error(found[layer], expected) < TOLERANCE
 
 
 def test_alone_equals_batched(encoder: Encoder, clips: list[np.ndarray]) -> None:
-    for clip, together in zip(clips, encode(encoder, clips), strict=True):
-        (alone,) = encode(encoder, [clip])
+    for clip, together in zip(clips, encode_together(encoder, clips), strict=True):
+        (alone,) = encode_together(encoder, [clip])
         for layer in range(2):
             assert error(together[layer], alone[layer]) < TOLERANCE
 
@@ -69,6 +66,6 @@ def test_the_longest_window_and_the_shortest_utterance(encoder: Encoder, stock: 
     single = whisper_short_single if encoder.backbone.exact_frames else whisper_single
     for count in (1, 479_800, 479_999, 480_000):
         clip = (0.1 * rng.standard_normal(count)).astype(np.float32)
-        (found,) = encode(encoder, [clip])
+        (found,) = encode_together(encoder, [clip])
         for layer, expected in enumerate(single(*stock, clip)):
             assert error(found[layer], expected) < TOLERANCE

@@ -1,5 +1,6 @@
 """Networks of one's own, tapped by the paths of their blocks."""
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from speechfeat.encoders.base import Encoder
 from speechfeat.encoders.wrapped import wrap_module
 from speechfeat.errors import ModelError
-from tests.families.case import speech_like
+from tests.families.case import encode_together, speech_like
 
 OPTIONS = {"sample_rate": 16000, "device": "cpu", "dtype": "float32"}
 LENGTHS = (16000, 24321, 8000, 1500)
@@ -84,14 +85,10 @@ def make(network: type[nn.Module]) -> Any:
     return network().eval()
 
 
-def encode(encoder: Encoder, clips: list[np.ndarray]) -> list[np.ndarray]:
-    return encoder.encode_prepared([encoder.prepare(clip) for clip in clips], [len(clip) for clip in clips])
-
-
 def assert_exact(encoder: Encoder) -> None:
     clips = speech_like(*LENGTHS)
-    for clip, together in zip(clips, encode(encoder, clips), strict=True):
-        (alone,) = encode(encoder, [clip])
+    for clip, together in zip(clips, encode_together(encoder, clips), strict=True):
+        (alone,) = encode_together(encoder, [clip])
         assert np.abs(together - alone).max() < 1e-5 * alone.std()
         assert alone.shape[1] == encoder.grid.num_frames(len(clip))
 
@@ -102,7 +99,7 @@ def test_the_last_block_of_a_cnn() -> None:
     (clip,) = speech_like(16001)
     with torch.no_grad():
         expected = network.features(torch.from_numpy(clip)[None, None])[0].T.numpy()
-    (found,) = encode(encoder, [clip])
+    (found,) = encode_together(encoder, [clip])
     np.testing.assert_array_equal(found[0], expected)
     assert_exact(encoder)
     assert network(torch.zeros(1, 1, 16000)).shape == (1, 4), "the network is still its owner's"
@@ -113,6 +110,23 @@ def test_a_network_can_be_wrapped_twice() -> None:
     for layers in ("last", 3):
         encoder = wrap_module(network, "layer1, layer2, layer3", layers=layers, **CNN, **OPTIONS)
         assert encoder.dim == 16
+
+
+def test_a_network_stays_its_owners() -> None:
+    network = make(Cnn).double().train()
+    # The older weight normalisation: what it computes cannot be copied by torch itself.
+    nn.utils.weight_norm(network.layer2[0])
+    encoder = wrap_module(network, "layer1,layer2,layer3", layers="last", **CNN, **{**OPTIONS, "dtype": "bfloat16"})
+    assert encoder.dim == 16
+    assert network.training
+    assert all(value.requires_grad and value.dtype == torch.float64 for value in network.parameters())
+
+
+def test_what_cannot_be_copied_is_an_error() -> None:
+    network = make(Cnn)
+    network.lock = threading.Lock()
+    with pytest.raises(ModelError, match="Cnn cannot be copied"):
+        wrap_module(network, "layer1,layer2,layer3", layers="last", **CNN, **OPTIONS)
 
 
 def test_blocks_on_two_axes_fold_into_the_dimension() -> None:
@@ -133,7 +147,8 @@ def test_a_transformer_with_lengths(layers: str) -> None:
     untold = wrap_module(make(Transformer), **options, **OPTIONS)
     assert not untold.backbone.pads
     assert_exact(untold)
-    for one, other in zip(encode(encoder, speech_like(*LENGTHS)), encode(untold, speech_like(*LENGTHS)), strict=True):
+    clips = speech_like(*LENGTHS)
+    for one, other in zip(encode_together(encoder, clips), encode_together(untold, clips), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 

@@ -1,12 +1,13 @@
 """What a family provides (`Backbone`) and what the rest of speechfeat uses (`Encoder`)."""
 
+import copy
 import hashlib
 import math
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -108,6 +109,33 @@ def weight_hash(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def own_copy(module: nn.Module) -> nn.Module:
+    """A copy of a module for an encoder to change: its caller may go on training it, or wrap it again.
+
+    Raises:
+        ModelError: if it cannot be copied.
+    """
+    # Old weight normalisation leaves a computed weight on the module, which torch refuses to copy.
+    computed = [
+        value
+        for part in module.modules()
+        for value in vars(part).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    ]
+    try:
+        copied = copy.deepcopy(module, {id(value): value.detach().clone() for value in computed})
+    except Exception as error:  # whatever a module holds that is no weight
+        raise ModelError(
+            f"{type(module).__name__} cannot be copied ({type(error).__name__}: {' '.join(str(error).split())[:200]}); "
+            "take what is not its weights (locks, files, processes) out of it first"
+        ) from None
+    for part in copied.modules():
+        if nn.utils.parametrize.is_parametrized(part):
+            # The class of a parametrized module is made for it alone and changed with it; a copy shares it.
+            part.__class__ = type(type(part).__name__, type(part).__bases__, dict(vars(type(part))))
+    return copied
+
+
 class Encoder:
     """An encoder that runs up to the deepest layer asked for and no further.
 
@@ -151,6 +179,10 @@ class Encoder:
         backbone.module.to(self.device)
         self.dim = self._measure_dim()
 
+    def __deepcopy__(self, memo: object) -> Self:
+        """Itself: scikit-learn copies what it clones, and running does not change an encoder."""
+        return self
+
     @property
     def dtype(self) -> str:
         """Name of the dtype of the matrix products."""
@@ -162,9 +194,14 @@ class Encoder:
         return self.grid.sample_rate
 
     def _measure_dim(self) -> int:
-        probe = np.random.default_rng(0).standard_normal(max(self.grid.min_samples, self.sample_rate // 2))
-        values = self.encode_prepared([self.prepare(0.1 * probe.astype(np.float32))], [len(probe)])[0]
-        return values.shape[-1]
+        probe = self._probe(0.5)
+        return self.encode_prepared([self.prepare(probe)], [len(probe)])[0].shape[-1]
+
+    def _probe(self, seconds: float) -> np.ndarray:
+        """Noise `[N]` of a length, or of the nearest that the encoder takes."""
+        longest = self.backbone.max_samples or math.inf
+        count = int(min(max(self.grid.samples(seconds), self.grid.min_samples), longest))
+        return 0.1 * np.random.default_rng(0).standard_normal(count, np.float32)
 
     def prepare(self, samples: np.ndarray) -> np.ndarray:
         """Normalise and prepare a whole utterance `[N]`, padding it to one window if it is shorter."""
@@ -211,7 +248,7 @@ class Encoder:
         """Encode prepared inputs as one padded batch, halved as often as memory asks for; as `encode_prepared`."""
         try:
             hidden = self.forward(pad(inputs, num_samples))
-        except (torch.OutOfMemoryError, RuntimeError) as error:
+        except (MemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
                 raise
             if len(inputs) == 1:
@@ -301,9 +338,8 @@ class Encoder:
 
     def measure_speed(self) -> float:
         """Seconds of input that the encoder runs on in a second of time here, after warming up."""
-        seconds = SPEED_PROBE_SECONDS
-        noise = np.random.default_rng(0).standard_normal(self.grid.samples(seconds)).astype(np.float32)
-        inputs, counts = [self.prepare(0.1 * noise)] * 2, [len(noise)] * 2
+        probe = self._probe(SPEED_PROBE_SECONDS)
+        inputs, counts = [self.prepare(probe)] * 2, [len(probe)] * 2
         times = []
         for _ in range(2):
             began = time.perf_counter()
@@ -312,7 +348,7 @@ class Encoder:
         return self._probe_cost() / min(times)
 
     def _probe_cost(self) -> float:
-        return 2 * self.cost(SPEED_PROBE_SECONDS)
+        return 2 * self.cost(self.grid.seconds(len(self._probe(SPEED_PROBE_SECONDS))))
 
     def describe(self) -> dict[str, object]:
         """What decides the features, for a store's configuration; the name of a model does not."""
@@ -334,8 +370,6 @@ def choose_device(device: str | torch.device) -> torch.device:
     Raises:
         ParameterError: for a device that is not there.
     """
-    if isinstance(device, torch.device):
-        return device
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -350,7 +384,7 @@ def choose_device(device: str | torch.device) -> torch.device:
 
 
 def _out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, torch.OutOfMemoryError):
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     text = str(error)
     return "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text

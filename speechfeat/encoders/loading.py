@@ -4,14 +4,15 @@ import importlib
 import os
 from collections.abc import Mapping
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import nn
 
 from speechfeat.encoders import catalog
-from speechfeat.encoders.base import Backbone, Encoder
+from speechfeat.encoders.base import Backbone, Encoder, own_copy
 from speechfeat.encoders.checkpoint import CheckpointOptions, open_checkpoint, wrap_model
-from speechfeat.errors import ModelError
+from speechfeat.errors import ModelError, ParameterError
 from speechfeat.layers import Layers
 
 # Sources that are no checkpoint of transformers: what is before their ":" -> module of speechfeat.encoders, whose
@@ -39,7 +40,8 @@ def load_encoder(
 
     Args:
         source: a catalogue name, a hub id, a checkpoint directory, a bundle of torchaudio ("torchaudio:HUBERT_BASE"),
-            or a model of transformers or torchaudio in memory.
+            or a model of transformers or torchaudio in memory, which is copied: the encoder takes its weights as they
+            are now, and the model stays the caller's (delete it to have the memory back).
         layers: "penultimate", "last", "all", a number, or several; see `speechfeat.layers`.
         device: "auto", "cpu", "cuda", "cuda:1".
         dtype: "auto" (bfloat16 where the device is fast in it, else float32), "float32", "bfloat16", "float16".
@@ -59,9 +61,34 @@ def load_encoder(
     return Encoder(backbone, name=name, layers=layers, device=device, dtype=dtype)
 
 
+def as_encoder(
+    source: str | os.PathLike | nn.Module | Encoder,
+    layers: Layers = "penultimate",
+    *,
+    device: str | torch.device = "auto",
+    dtype: str = "auto",
+    **options: Any,
+) -> Encoder:
+    """An encoder as it is, or what `load_encoder` makes of anything else.
+
+    Raises:
+        ParameterError: if an encoder is given other layers, device or dtype than its own.
+    """
+    if not isinstance(source, Encoder):
+        return load_encoder(source, layers, device=device, dtype=dtype, **options)
+    if options or (str(layers), str(device), dtype) != ("penultimate", "auto", "auto"):
+        raise ParameterError(
+            f"the encoder {source.name} is loaded with its layers, device, dtype and options already; "
+            "give them to load_encoder instead"
+        )
+    return source
+
+
 def _open(source: str | nn.Module, options: CheckpointOptions, feature_extractor: object) -> tuple[Backbone, str]:
     if isinstance(source, nn.Module):
         return _wrap(source, options, feature_extractor), type(source).__name__
+    if feature_extractor is not None:
+        raise ParameterError(f"{source!r} brings its own feature extractor; feature_extractor= is for models in memory")
     spec = catalog.find(source)
     location = spec.source if spec else source
     prefix, _, name = location.partition(":")
@@ -74,13 +101,13 @@ def _wrap(model: nn.Module, options: CheckpointOptions, feature_extractor: objec
     for base in type(model).__mro__:
         package = base.__module__.partition(".")[0]
         if package in PACKAGES:
-            return _module(PACKAGES[package]).wrap(model, feature_extractor)
-    if not hasattr(model, "config"):
+            return _module(PACKAGES[package]).wrap(own_copy(model), feature_extractor)
+    if not hasattr(getattr(model, "config", None), "model_type"):
         raise ModelError(
             f"{type(model).__name__} is no model of transformers or torchaudio; "
             "name its blocks, hop, window and sample rate with speechfeat.wrap_module"
         )
-    return wrap_model(model, feature_extractor, options)
+    return wrap_model(own_copy(model), feature_extractor, options)
 
 
 def _module(name: str) -> ModuleType:

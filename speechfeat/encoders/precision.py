@@ -44,7 +44,8 @@ class Precision:
         return cls(dtype)
 
     def convert(self, module: nn.Module) -> None:
-        """Bake weight normalisation and bring the weights of matrix products to this dtype, in place."""
+        """Bake weight normalisation, bring matrix products to this dtype and all else to float32, in place."""
+        module.float()
         for layer in module.modules():
             if nn.utils.parametrize.is_parametrized(layer, "weight"):
                 nn.utils.parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
@@ -58,7 +59,7 @@ class Precision:
         """What to enter around a forward pass."""
         if self.name == "float32":
             # TF32, which torch allows in cuDNN by default, keeps 10 bits of mantissa: not float32.
-            return [torch.backends.cudnn.flags(allow_tf32=False)] if device.type == "cuda" else []
+            return [torch.backends.cudnn.flags(enabled=True, allow_tf32=False)] if device.type == "cuda" else []
         return [torch.autocast(device.type, DTYPES[self.name])]
 
 

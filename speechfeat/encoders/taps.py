@@ -37,7 +37,7 @@ class LayerTaps:
         self.layout = layout
         self._states: dict[int, Tensor] = {}
         self._has_blocks = len(blocks) > 0
-        # Hooks stay on a module that its owner may go on calling.
+        # The hooks do nothing outside of `run`.
         self._running = False
         for index in sorted(set(selection.indices)):
             if index == 0 and blocks:

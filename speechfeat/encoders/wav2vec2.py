@@ -33,7 +33,10 @@ class SampleBackbone(Backbone):
         """Zero mean and unit variance over the whole recording, if the checkpoint was trained so."""
         if self.normalize_eps is None:
             return samples
-        return (samples - samples.mean()) / np.sqrt(samples.var() + self.normalize_eps)
+        deviation = np.sqrt(samples.var() + self.normalize_eps)
+        normalized = samples - samples.mean()
+        normalized /= deviation  # in place: a recording of hours would not fit a third time
+        return normalized
 
     def definition(self) -> dict[str, object]:
         """How samples are normalised."""

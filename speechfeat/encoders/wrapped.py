@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from speechfeat.encoders.base import Backbone, Encoder
+from speechfeat.encoders.base import Backbone, Encoder, own_copy
 from speechfeat.errors import ModelError
 from speechfeat.layers import Layers
 from speechfeat.units import FrameGrid, Stage
@@ -37,7 +37,8 @@ def wrap_module(
 ) -> Encoder:
     """Make an encoder of a network.
 
-    The network moves to the device and to eval mode; its blocks stay in place, and it can still be called.
+    The encoder takes a copy of it, with the weights of now: the network stays its owner's, to train on or to wrap
+    again (or to delete, which gives the memory back).
 
     Without `lengths` it cannot be told of padding, so its utterances run one at a time: slow, and exact by
     construction. With `lengths` they run in padded batches, and are as exact as the network's own masking:
@@ -58,8 +59,8 @@ def wrap_module(
         final_norm: path of the norm after the last block, whose output is then the last layer.
         prepare: samples `[N]` to what the network takes for one utterance, `[N', ...]`; None for the samples
             themselves. It is called from several threads at once.
-        forward: how to call the network, `forward(module, inputs)` with inputs `[B, N', ...]`, where its own
-            forward wants them otherwise: `lambda module, inputs: module(inputs[:, None])`.
+        forward: how to call the network, `forward(module, inputs)` with the copy and inputs `[B, N', ...]`, where its
+            own forward wants them otherwise: `lambda module, inputs: module(inputs[:, None])`.
         lengths: name of the forward's keyword that takes the valid sizes along N', `[B]` int64; or a callable that
             makes keyword arguments of them. They are given to `forward` where there is one.
         device: "auto", "cpu", "cuda", "cuda:1".
@@ -79,6 +80,7 @@ def wrap_module(
         >>> encoder.num_layers, encoder.dim
         (2, 8)
     """
+    module = own_copy(module)
     backbone = ModuleBackbone(
         module,
         find_blocks(module, blocks),

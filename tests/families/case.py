@@ -55,3 +55,9 @@ def speech_like(*num_samples: int) -> list[np.ndarray]:
         envelope = 0.05 + 0.1 * np.abs(np.sin(np.arange(count) / 1500))
         clips.append((envelope * rng.standard_normal(count)).astype(np.float32))
     return clips
+
+
+def encode_together(encoder: Encoder, clips: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Features `[L, T, D]` of clips padded into one batch, also on a device that would run them one by one."""
+    encode = encoder.encode_padded if encoder.backbone.pads else encoder.encode_prepared
+    return encode([encoder.prepare(clip) for clip in clips], [len(clip) for clip in clips])
