@@ -26,12 +26,15 @@ from speechfeat.pooling import check_pool, pooled_dim
 from speechfeat.running import Observer, Run, Summary
 from speechfeat.store import Store
 from speechfeat.store_config import STORE_JSON, disk_errors, free_disk_bytes
+from speechfeat.store_directory import Done
 from speechfeat.store_shards import printable
 from speechfeat.store_writer import StoreWriter
 from speechfeat.types import Utterance
 
 # Of the parquet columns beside the embedding and of the safetensors header, for one utterance, measured.
 ROW_BYTES = 200
+# The length by a header and that of the decoded samples may differ by a codec's frame.
+SAME_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -213,16 +216,22 @@ class Extractor:
 
 
 def _check_unchanged(works: Sequence[Work], writer: StoreWriter) -> None:
+    done = writer.done
     changed = [
-        work.utterance
-        for work in works
-        if work.utterance.id in writer.done and writer.done[work.utterance.id][1] != work.size
+        work.utterance for work in works if work.utterance.id in done and _differs(work, done[work.utterance.id])
     ]
     if changed:
         raise StoreError(
-            f"{len(changed)} recordings differ in size from those that the store {writer.path} was made of, the first "
-            f"is {changed[0].id!r} ({printable(changed[0].path)}); use another -o, or --overwrite to begin anew"
+            f"{len(changed)} inputs differ in size, start or end from those that the store {writer.path} was made of, "
+            f"first {changed[0].id!r} ({printable(changed[0].path)}); use another -o, or --overwrite to start over"
         )
+
+
+def _differs(work: Work, done: Done) -> bool:
+    """Whether a recording has another size, or an utterance is another stretch of it."""
+    is_segment = work.utterance.duration is not None
+    moved = work.utterance.start != done.start or (is_segment and abs(work.seconds - done.duration) > SAME_SECONDS)
+    return work.size != done.size or moved
 
 
 def extract_features(

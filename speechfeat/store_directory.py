@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
@@ -34,6 +34,22 @@ SHARED_LOCK = ".lock.shared"
 SHARED_TIMEOUT = 60.0
 
 
+class Done(NamedTuple):
+    """What a committed utterance was made of.
+
+    Attributes:
+        path: of the recording, as stored.
+        size: of its file, in bytes.
+        start: seconds into it.
+        duration: seconds.
+    """
+
+    path: str
+    size: int
+    start: float
+    duration: float
+
+
 class StoreDirectory:
     """A store opened for writing, alone among the writers with its prefix.
 
@@ -46,7 +62,7 @@ class StoreDirectory:
     Attributes:
         shards: directory of the shards.
         number: of the next shard.
-        done: committed utterances, id -> (path as stored, size in bytes).
+        done: committed utterances, by id.
         failed: committed failures of inputs not done later, by id.
 
     Raises:
@@ -64,7 +80,7 @@ class StoreDirectory:
             )
         self.path, self.shards = path, path / SHARDS
         self.number = 0
-        self.done: dict[str, tuple[str, int]] = {}
+        self.done: dict[str, Done] = {}
         self.failed: dict[str, Failure] = {}
         self._config, self._prefix = config, prefix
         self._seen: set[str] = set()
@@ -149,12 +165,12 @@ class StoreDirectory:
         (self.path / ERRORS_JSONL).unlink(missing_ok=True)
 
     def _take_in(self, file: Path) -> None:
-        table, failures = read_rows(file, self._config.fingerprint, ("id", "path", "size"))
+        table, failures = read_rows(file, self._config.fingerprint, ("id", *Done._fields))
         frames = file.with_suffix(".safetensors")
         if self._config.config["store"]["frames"] and table.num_rows and not frames.exists():
             raise StoreError(f"shard {file} has lost {frames.name}; remove it and run again to do it anew")
-        ids, paths, sizes = (table.column(name).to_pylist() for name in ("id", "path", "size"))
-        self.done.update(zip(ids, zip(paths, sizes, strict=True), strict=True))
+        ids, *columns = (table.column(name).to_pylist() for name in ("id", *Done._fields))
+        self.done.update(zip(ids, map(Done, *columns), strict=True))
         self.failed.update((failure.id, failure) for failure in failures)
         for key in self.failed.keys() & self.done.keys():
             del self.failed[key]

@@ -20,7 +20,7 @@ import numpy as np
 
 from speechfeat.errors import AudioError, ParameterError, StoreError
 from speechfeat.store_config import disk_errors, make_config, publish
-from speechfeat.store_directory import StoreDirectory
+from speechfeat.store_directory import Done, StoreDirectory
 from speechfeat.store_shards import (
     SAFETENSORS_DTYPES,
     Failure,
@@ -106,8 +106,8 @@ class StoreWriter:
         return self._directory.info
 
     @property
-    def done(self) -> Mapping[str, tuple[str, int]]:
-        """Committed utterances: id -> (path as stored, see `printable`; size in bytes)."""
+    def done(self) -> Mapping[str, Done]:
+        """Committed utterances, by id."""
         return self._directory.done
 
     @property

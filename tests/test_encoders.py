@@ -25,13 +25,21 @@ def case(request: pytest.FixtureRequest) -> Case:
     return request.param
 
 
-def test_alone_equals_batched(case: Case) -> None:
-    encoder = case.encoder("all")
+def assert_alone_equals_batched(encoder: Encoder) -> None:
     clips = speech_like(*LENGTHS)
     for clip, together in zip(clips, encode_together(encoder, clips), strict=True):
         alone = encode_alone(encoder, clip)
         for layer in range(len(alone)):
             assert error(together[layer], alone[layer]) < TOLERANCE
+
+
+def test_alone_equals_batched(case: Case) -> None:
+    assert_alone_equals_batched(case.encoder("all"))
+
+
+@pytest.mark.gpu
+def test_alone_equals_batched_on_a_gpu(case: Case) -> None:
+    assert_alone_equals_batched(case.encoder("all", device="cuda"))
 
 
 def test_equals_the_stock_library_for_one_utterance(case: Case) -> None:

@@ -298,6 +298,18 @@ def test_changed_recordings_are_noticed(corpus: Path, tmp_path: Path) -> None:
     assert "speaker0/clip00.flac" in errors
 
 
+def test_moved_segments_are_noticed(corpus: Path, tmp_path: Path) -> None:
+    manifest = tmp_path / "list.csv"
+    for end, expected in ((0.2, None), (0.2, None), (0.1999, None), (0.05, "first")):
+        manifest.write_text(f"path,start,end,id\ncorpus/speaker0/clip00.flac,0,{end},first\n")
+        arguments = [str(manifest), "-o", str(tmp_path / "out"), "-m", "logmel", "-q"]
+        if expected is None:
+            assert main(arguments) == 0
+        else:
+            with pytest.raises(sf.StoreError, match=expected):
+                main(arguments)
+
+
 def test_a_failed_input_is_tried_again(corpus: Path, tmp_path: Path) -> None:
     arguments = (corpus, "-o", tmp_path / "out", "-m", "logmel")
     (corpus / "later.wav").write_text("no audio")

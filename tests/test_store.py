@@ -220,7 +220,7 @@ def test_resuming_knows_what_is_done(tmp_path):
     with open_writer(tmp_path / "s") as writer:
         writer.add(Row("a", path, 0, 1, 7, 16000, size=123), *features("a"))
     with open_writer(tmp_path / "s") as writer:
-        assert writer.done == {"a": (printable(path), 123)} == {"a": ("/data/\\udcff.wav", 123)}
+        assert writer.done["a"][:2] == (printable(path), 123) == ("/data/\\udcff.wav", 123)
         with pytest.raises(StoreError, match="'a' is in the store"):
             writer.add(row("a"), *features("a"))
         with pytest.raises(StoreError, match="'a' is in the store"):
