@@ -1,7 +1,7 @@
 """What a run will do, before any audio is decoded: durations, batches, shards, and what they will cost."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -59,21 +59,19 @@ def survey(
     utterances: Sequence[Utterance],
     *,
     num_workers: int = 4,
-    progress: Callable[[Iterable], Iterable] = iter,
 ) -> Survey:
     """Read the headers of all recordings, each once.
 
     Args:
         utterances: from `corpus.discover`; one of all channels becomes one a channel.
         num_workers: threads that read.
-        progress: wraps the iteration over recordings.
 
     Raises:
         ParameterError: if two utterances have one id.
     """
     paths = sorted({utterance.path for utterance in utterances})
     with ThreadPoolExecutor(max_workers=max(1, num_workers)) as pool:
-        headers = dict(zip(paths, progress(pool.map(_header, paths)), strict=True))
+        headers = dict(zip(paths, pool.map(_header, paths), strict=True))
     works: list[Work] = []
     failures: list[tuple[Utterance, str]] = []
     for utterance in utterances:

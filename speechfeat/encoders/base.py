@@ -24,7 +24,7 @@ from speechfeat.types import Batch, Frames, Hidden
 from speechfeat.units import FrameGrid
 
 CPU_BATCH_SECONDS = 30.0
-# Beyond this a GPU gains nothing.
+# Not measured on a GPU yet: a batch that should fill one.
 GPU_BATCH_SECONDS = 600.0
 # The rest is left to the allocator's fragments and to others.
 GPU_MEMORY_SHARE = 0.5

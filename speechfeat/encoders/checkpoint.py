@@ -84,6 +84,18 @@ def find_family(config: PretrainedConfig, source: str) -> ModuleType:
     return importlib.import_module(f"speechfeat.encoders.{name}")
 
 
+def audio_encoder(model: torch.nn.Module, kinds: tuple[type[torch.nn.Module], ...], takes: str) -> Any:
+    """The encoder inside a whole model: its first module of one of the `kinds`.
+
+    Raises:
+        ModelError: if there is none; `takes` names the input of the models that have one.
+    """
+    encoder = next((module for module in model.modules() if isinstance(module, kinds)), None)
+    if encoder is None:
+        raise ModelError(f"{type(model).__name__} has no audio encoder; give a model that takes {takes}")
+    return encoder
+
+
 def _model_class(family: ModuleType, config: PretrainedConfig) -> type[PreTrainedModel]:
     chosen = getattr(family, "model_class", None)
     return chosen(config) if chosen else AutoModel._model_mapping[type(config)]

@@ -8,9 +8,9 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.models.moonshine.modeling_moonshine import MoonshineEncoder
 from transformers.models.moonshine_streaming.modeling_moonshine_streaming import MoonshineStreamingEncoder
 
+from speechfeat.encoders.checkpoint import audio_encoder
 from speechfeat.encoders.masking import MaskedGroupNorm, attend_somewhere
 from speechfeat.encoders.wav2vec2 import NORMALIZE_EPS, SampleBackbone
-from speechfeat.errors import ModelError
 from speechfeat.units import FrameGrid, Stage, conv_stages
 
 # Checkpoints of the whole model hold the encoder under one of these.
@@ -112,9 +112,7 @@ def backbone(model: PreTrainedModel, feature_extractor: object, options: object)
         ModelError: if there is no encoder in it.
     """
     del options
-    encoder = next((module for module in model.modules() if isinstance(module, ENCODERS)), None)
-    if encoder is None:
-        raise ModelError(f"{type(model).__name__} has no audio encoder; give a model that takes input_values")
+    encoder = audio_encoder(model, ENCODERS, "input_values")
     wrapped: SampleBackbone
     if isinstance(encoder, MoonshineStreamingEncoder):
         wrapped = MoonshineStreamingBackbone(encoder)

@@ -9,6 +9,7 @@ from transformers import PretrainedConfig, PreTrainedModel, Speech2TextFeatureEx
 from transformers.models.speech_to_text.modeling_speech_to_text import Speech2TextEncoder
 
 from speechfeat.encoders.base import Backbone
+from speechfeat.encoders.checkpoint import audio_encoder
 from speechfeat.encoders.masking import zero_padding_before
 from speechfeat.errors import ModelError
 from speechfeat.units import FrameGrid, Stage
@@ -78,9 +79,7 @@ def backbone(model: PreTrainedModel, feature_extractor: object, options: object)
         ModelError: if there is no encoder in it, or the preprocessing is of another model.
     """
     del options
-    encoder = next((module for module in model.modules() if isinstance(module, Speech2TextEncoder)), None)
-    if encoder is None:
-        raise ModelError(f"{type(model).__name__} has no audio encoder; give a model that takes input_features")
+    encoder = audio_encoder(model, (Speech2TextEncoder,), "input_features")
     if not isinstance(feature_extractor, Speech2TextFeatureExtractor):
         raise ModelError(f"Speech2Text needs a Speech2TextFeatureExtractor, not a {type(feature_extractor).__name__}")
     return SpeechToTextBackbone(encoder, feature_extractor)

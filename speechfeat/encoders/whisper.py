@@ -20,7 +20,7 @@ from transformers.models.voxtral.modeling_voxtral import VoxtralEncoder
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from speechfeat.encoders.base import Backbone
-from speechfeat.encoders.checkpoint import CheckpointOptions
+from speechfeat.encoders.checkpoint import CheckpointOptions, audio_encoder
 from speechfeat.errors import ModelError
 from speechfeat.units import FrameGrid, Stage
 
@@ -171,9 +171,7 @@ def backbone(model: PreTrainedModel, feature_extractor: object, options: Checkpo
     Raises:
         ModelError: if there is no encoder in it, or the preprocessing is of another model.
     """
-    encoder = next((module for module in model.modules() if isinstance(module, ENCODERS)), None)
-    if encoder is None:
-        raise ModelError(f"{type(model).__name__} has no audio encoder; give a model that takes input_features")
+    encoder = audio_encoder(model, ENCODERS, "input_features")
     if not isinstance(feature_extractor, WhisperFeatureExtractor):
         raise ModelError(
             f"{type(encoder).__name__} needs a WhisperFeatureExtractor, not a {type(feature_extractor).__name__}"
