@@ -27,22 +27,11 @@ WAYS = {"plain loop": None, "speechfeat float32": "float32", "speechfeat auto": 
 
 def make_random(name: str, folder: Path) -> None:
     """A checkpoint directory of random weights."""
-    import torch
-    import transformers
+    from benchmarks.random_weights import random_model
 
-    large = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
-    models = {
-        "wav2vec2-base": (transformers.Wav2Vec2Model, transformers.Wav2Vec2Config()),
-        "wavlm-base": (transformers.WavLMModel, transformers.WavLMConfig()),
-        "wav2vec2-conformer-large": (
-            transformers.Wav2Vec2ConformerModel,
-            transformers.Wav2Vec2ConformerConfig(**large),
-        ),
-    }
-    model_class, config = models[name]
-    torch.manual_seed(0)
-    model_class(config).save_pretrained(folder)
-    transformers.Wav2Vec2FeatureExtractor().save_pretrained(folder)
+    model, extractor = random_model(name)
+    model.save_pretrained(folder)
+    extractor.save_pretrained(folder)
 
 
 def choose(audio: Path, hours: float) -> list[str]:
