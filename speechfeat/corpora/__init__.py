@@ -1,0 +1,1 @@
+"""Known corpora as their authors distribute them: utterances with labels, official splits and trials."""
