@@ -1,4 +1,6 @@
-"""Laws of the equal error rate and of bootstrap intervals."""
+"""Laws of the DET curve, of the equal error rate and minDCF on it, and of bootstrap intervals."""
+
+from functools import partial
 
 import numpy as np
 import pytest
@@ -6,7 +8,7 @@ from scipy.optimize import brentq
 from sklearn.metrics import roc_curve
 
 from speechfeat.errors import ParameterError
-from speechfeat.metrics import bootstrap_interval, equal_error_rate
+from speechfeat.metrics import bootstrap_interval, det_curve, equal_error_rate, min_dcf
 
 RNG = np.random.default_rng(0)
 LABELS = RNG.random(1000) < 0.2
@@ -18,11 +20,74 @@ def from_roc(scores: np.ndarray, labels: np.ndarray) -> float:
     return brentq(lambda rate: 1 - rate - np.interp(rate, accepted, found), 0, 1)
 
 
-@pytest.mark.parametrize(
+ALL_TIES = pytest.mark.parametrize(
     "scores", [SCORES, np.round(SCORES, 1), np.round(SCORES)], ids=["distinct", "ties", "many ties"]
 )
+
+
+@ALL_TIES
+def test_the_curve_is_the_roc_curve_of_sklearn(scores: np.ndarray) -> None:
+    accepted, found, thresholds = roc_curve(LABELS, scores, drop_intermediate=False)
+    curve = det_curve(scores, LABELS)
+    assert np.array_equal(curve.thresholds, thresholds)
+    assert np.array_equal(curve.false_alarm, accepted)
+    assert np.allclose(curve.miss, 1 - found, rtol=0, atol=1e-15)
+
+
+@ALL_TIES
+def test_the_rates_of_a_threshold_are_those_of_the_trials_at_or_above_it(scores: np.ndarray) -> None:
+    curve = det_curve(scores, LABELS)
+    for threshold, false_alarm, miss in list(zip(*curve, strict=True))[::50]:
+        assert false_alarm == pytest.approx((scores[~LABELS] >= threshold).mean())
+        assert miss == pytest.approx((scores[LABELS] < threshold).mean())
+
+
+@ALL_TIES
 def test_against_the_roc_curve_of_sklearn(scores: np.ndarray) -> None:
     assert equal_error_rate(scores, LABELS) == pytest.approx(from_roc(scores, LABELS), abs=1e-9)
+
+
+@ALL_TIES
+@pytest.mark.parametrize(("p_target", "c_miss", "c_fa"), [(0.01, 1, 1), (0.05, 1, 1), (0.5, 1, 1), (0.01, 10, 1)])
+def test_min_dcf_against_the_roc_curve_of_sklearn(scores: np.ndarray, p_target: float, c_miss: float, c_fa: float):
+    accepted, found, _ = roc_curve(LABELS, scores, drop_intermediate=False)
+    costs = c_miss * p_target * (1 - found) + c_fa * (1 - p_target) * accepted
+    expected = costs.min() / min(c_miss * p_target, c_fa * (1 - p_target))
+    assert min_dcf(scores, LABELS, p_target=p_target, c_miss=c_miss, c_fa=c_fa) == pytest.approx(expected, abs=1e-12)
+
+
+def test_min_dcf_by_hand() -> None:
+    scores, labels = [9, 8, 7, 6, 5, 4], [1, 1, 0, 1, 0, 0]
+    # Thresholds 9 ... 4: miss 2/3, 1/3, 1/3, 0, 0, 0; false alarms 0, 0, 1/3, 1/3, 2/3, 1.
+    # At p = 0.01: 0.01 * 1/3 at threshold 8 against 0.99 * 1/3 at 6; over 0.01, that is 1/3.
+    assert min_dcf(scores, labels) == pytest.approx(1 / 3)
+    # At p = 0.9: 0.9 * 1/3 = 0.3 at 8, 0.1 * 1/3 at 6; the better of all and none costs 0.1: 1/3 again.
+    assert min_dcf(scores, labels, p_target=0.9) == pytest.approx(1 / 3)
+    # A miss that costs 99 makes the two priors of 0.01 and 0.99 alike: 1/3 at 8 and at 6.
+    assert min_dcf(scores, labels, c_miss=99) == pytest.approx(1 / 3)
+    # A non-target above all: every threshold has false alarms of 1/4, which cost 0.99 / 4, and accepting none 0.01.
+    assert min_dcf([*scores, 10], [*labels, 0]) == 1
+
+
+def test_min_dcf_is_between_0_and_1_and_knows_the_order_alone() -> None:
+    assert min_dcf(np.arange(10), np.arange(10) >= 7) == 0
+    assert min_dcf(-np.arange(10), np.arange(10) >= 7) == 1
+    assert min_dcf(np.zeros(10), np.arange(10) >= 7) == 1
+    assert 0 < min_dcf(SCORES, LABELS, p_target=0.05) < 1
+    assert min_dcf(np.exp(SCORES), LABELS) == min_dcf(SCORES, LABELS)
+    curve = det_curve(SCORES, LABELS)
+    assert curve.min_dcf(0.05) == min_dcf(SCORES, LABELS, p_target=0.05)
+    assert curve.equal_error_rate() == equal_error_rate(SCORES, LABELS)
+
+
+def test_scores_of_any_kind_of_number() -> None:
+    labels = [0, 1, 1, 0, 1]
+    expected = equal_error_rate([1.0, 2.0, 3.0, 4.0, 5.0], labels)
+    assert equal_error_rate(np.arange(1, 6, dtype=np.uint8), labels) == expected
+    assert equal_error_rate([-np.inf, -4, -3, -2, np.inf], labels) == expected
+    assert equal_error_rate(np.arange(1, 6, dtype=object), ["0", "1", "1", "0", "1"]) == expected
+    assert equal_error_rate(np.array([False, True]), [0, 1]) == 0
+    assert len(det_curve([-np.inf, -np.inf, 0], [0, 1, 1]).thresholds) == 3
 
 
 def test_separable_scores() -> None:
@@ -66,11 +131,22 @@ def test_a_weight_is_a_number_of_repeats() -> None:
         ([0.1, 0.2], [0, 1, 1], r"shapes \(2,\), \(3,\)"),
         ([[0.1, 0.2]], [[0, 1]], r"must be \[n\]"),
         ([0.1, np.nan], [0, 1], "1 of 2 scores are NaN"),
+        ([0.1, 0.2], [0, np.nan], "1 of 2 labels are NaN"),
+        ([0.1, 0.2], ["other", "same"], "labels must be numbers: could not convert"),
+        (["a", "b"], [0, 1], "scores must be numbers: could not convert"),
     ],
 )
 def test_bad_trials_are_refused(scores: list, labels: list, sentence: str) -> None:
     with pytest.raises(ParameterError, match=sentence):
         equal_error_rate(scores, labels)
+
+
+def test_bad_weights_and_costs_are_refused() -> None:
+    with pytest.raises(ParameterError, match=r"go down to -1\.0"):
+        equal_error_rate([0.1, 0.2], [0, 1], [-1, 1])
+    for options in ({"p_target": 0}, {"p_target": 1}, {"c_miss": 0}, {"c_fa": np.nan}):
+        with pytest.raises(ParameterError, match="must be between 0 and 1, above 0 and above 0"):
+            min_dcf([0.1, 0.2], [0, 1], **options)
 
 
 def test_the_interval_of_a_constant_is_a_point() -> None:
@@ -120,6 +196,17 @@ def test_draws_without_a_value_are_left_out() -> None:
     assert bootstrap_interval(np.mean, values) == (1, 1)
     with pytest.raises(ParameterError, match="NaN for all of 1000"):
         bootstrap_interval(np.mean, values[:1])
+
+
+@pytest.mark.parametrize("statistic", [equal_error_rate, min_dcf, partial(min_dcf, p_target=0.05)])
+def test_draws_without_a_target_are_left_out(statistic) -> None:
+    scores, labels = SCORES[:40], LABELS[:40].copy()
+    labels[2:] = False
+    labels[:2] = True  # 13 % of the draws have neither of the two
+    low, high = bootstrap_interval(statistic, scores, labels, num=200)
+    assert 0 <= low <= statistic(scores, labels) <= high <= 1
+    with pytest.raises(ParameterError, match=r"all of 1000 draws \(none of 40 trials is a target"):
+        bootstrap_interval(statistic, scores, np.zeros(40))
 
 
 @pytest.mark.parametrize(
