@@ -5,6 +5,7 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -102,7 +103,9 @@ def _answers(values: np.ndarray, classes: np.ndarray, splits: list[tuple[np.ndar
     return np.concatenate(answers)
 
 
-def verify_layers(embeddings: np.ndarray, speakers: ArrayLike, *, num: int = 200) -> list[LayerScore]:
+def verify_layers(
+    embeddings: np.ndarray, speakers: ArrayLike, *, most: int | None = None, num: int = 200
+) -> list[LayerScore]:
     """Equal error rate of telling, from every layer, whether two utterances are of one speaker.
 
     All pairs of utterances are scored by the cosine of their embeddings, whose dimensions are standardised over the
@@ -112,6 +115,7 @@ def verify_layers(embeddings: np.ndarray, speakers: ArrayLike, *, num: int = 200
     Args:
         embeddings: `[n, L, D]`.
         speakers: `[n]`.
+        most: utterances of a speaker that are taken, the first ones; None for all.
         num: draws of the bootstrap.
 
     Returns:
@@ -122,6 +126,9 @@ def verify_layers(embeddings: np.ndarray, speakers: ArrayLike, *, num: int = 200
     """
     names, codes = np.unique(np.asarray(speakers), return_inverse=True)
     _check_embeddings(embeddings, codes, "speakers")
+    if most is not None:
+        kept = pd.Series(codes).groupby(codes).cumcount().to_numpy() < most
+        embeddings, codes = embeddings[kept], codes[kept]
     one, other = np.triu_indices(len(codes), k=1)
     scores = []
     for layer in range(embeddings.shape[1]):

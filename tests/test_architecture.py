@@ -13,13 +13,28 @@ LAYERS = [
     ["units", "headers", "memory"],
     ["types"],
     ["decoding", "audio", "chunking", "batching", "layers", "pooling", "manifests", "corpus"],
+    ["metrics", "classification", "verification", "spotting", "splits", "leaks"],
+    ["corpora.base"],
+    [
+        "corpora.named",
+        "corpora.iemocap",
+        "corpora.commands",
+        "corpora.voxceleb",
+        "corpora.transcribed",
+        "corpora.tables",
+    ],
+    ["corpora.opening"],
     ["store_config", "store_shards", "store_directory", "store_writer", "store"],
     ["streaming", "recordings"],
     ["encoders.catalog", "encoders.masking", "encoders.taps", "encoders.precision", "encoders.base"],
     ["encoders.checkpoint", "encoders.<family>", "encoders.loading", "encoders.describing"],
     ["config", "planning", "running", "extraction"],
-    ["diagnosis", "features"],
-    ["cli", "progress", "extract", "doctor"],
+    ["diagnosis", "features", "probing"],
+    ["cli", "progress"],
+    ["augmentation", "transcripts", "distillation.students", "distillation.data", "distillation.corpus"],
+    ["distillation.batches", "distillation.model", "distillation.training", "distillation.report"],
+    ["distillation.plan"],
+    ["extract", "doctor"],
 ]
 
 
@@ -61,7 +76,7 @@ def imports(file: Path) -> set[str]:
     return {name.removeprefix("speechfeat.") for name in found}
 
 
-PARENTS = ("speechfeat", "speechfeat.encoders")
+PARENTS = ("speechfeat", "speechfeat.encoders", "speechfeat.distillation")
 
 
 @pytest.mark.parametrize("name", sorted(modules()))
