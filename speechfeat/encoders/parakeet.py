@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, PretrainedConfig, PreTrainedModel
+from transformers import AutoModel, LasrFeatureExtractor, PretrainedConfig, PreTrainedModel
 
 from speechfeat.encoders.base import Backbone
 from speechfeat.encoders.masking import attend_somewhere
@@ -26,7 +26,7 @@ class FastConformerBackbone(Backbone):
 
     def __init__(self, encoder: PreTrainedModel, feature_extractor: object) -> None:
         self.feature_extractor = feature_extractor
-        mel = _mel_stage(encoder, feature_extractor)
+        mel = _mel_stage(feature_extractor)
         subsampling = _subsampling_stages(encoder)
         super().__init__(
             encoder,
@@ -56,10 +56,11 @@ class FastConformerBackbone(Backbone):
         return self.module(inputs, attention_mask=self.mask(inputs), **self.options)
 
 
-def _mel_stage(encoder: PreTrainedModel, feature_extractor: object) -> Stage:
+def _mel_stage(feature_extractor: object) -> Stage:
     """The short-time Fourier transform as a stage."""
     window, hop = feature_extractor.win_length, feature_extractor.hop_length  # type: ignore[attr-defined]
-    if encoder.config.model_type == "lasr_encoder":
+    # Any of the extractors can stand before any of the encoders; the checkpoint's preprocessor configuration says.
+    if isinstance(feature_extractor, LasrFeatureExtractor):
         return Stage(window, hop)
     # Centred on multiples of the hop; of the N // hop + 1 frames the last is masked.
     return Stage(window, hop, window // 2, window - window // 2 - hop)

@@ -73,6 +73,8 @@ def rows() -> Iterator[Row]:
     yield Row("Parakeet factor 4", "ParakeetEncoder", {**FAST, "subsampling_factor": 4}, parakeet)
     plain = {**FAST, "scale_input": False, "attention_bias": False, "convolution_bias": False}
     yield Row("Parakeet CTC", "ParakeetForCTC", {**CTC, "encoder_config": plain}, parakeet, "encoder")
+    mixed = {**CTC, "encoder_config": {**FAST, "num_mel_bins": 128, "subsampling_factor": 4}}
+    yield Row("Parakeet CTC on LASR's frames", "ParakeetForCTC", mixed, "LasrFeatureExtractor", "encoder")
     for head in ("RNNT", "TDT"):
         config = {**TRANSDUCER, "encoder_config": FAST}
         yield Row(f"Parakeet {head}", f"ParakeetFor{head}", config, parakeet, "encoder")
