@@ -8,9 +8,6 @@ from speechfeat.chunking import Chunking
 from speechfeat.errors import ParameterError
 from speechfeat.pooling import check_pool
 
-# Works offline and needs no checkpoint.
-DEFAULT_MODEL = "mfcc"
-
 
 @dataclass(frozen=True)
 class ExtractConfig:

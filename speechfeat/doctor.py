@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from speechfeat.cli import EXIT_FAILED_INPUTS, EXIT_OK, main_with_errors
+from speechfeat.encoders.catalog import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from speechfeat.diagnosis import Deviation
@@ -22,7 +23,12 @@ def parser() -> argparse.ArgumentParser:
         f"utterance change by more than {LIMIT:g} when it is padded into a batch.",
         allow_abbrev=False,
     )
-    result.add_argument("model", help="catalogue name, hub id or checkpoint directory")
+    result.add_argument(
+        "model",
+        nargs="?",
+        default=DEFAULT_MODEL,
+        help="catalogue name, hub id or checkpoint directory (default: %(default)s)",
+    )
     result.add_argument("-l", "--layers", default="penultimate", help="which layers to measure")
     result.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     result.add_argument("--audio", nargs="+", help="recordings to measure with (default: made noise)")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from speechfeat.chunking import Chunking
 from speechfeat.cli import EXIT_FAILED_INPUTS, EXIT_INTERRUPTED, EXIT_OK, main_with_errors, stopping, tell
-from speechfeat.config import DEFAULT_MODEL, ExtractConfig
+from speechfeat.config import ExtractConfig
+from speechfeat.encoders.catalog import DEFAULT_MODEL
 from speechfeat.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -110,12 +111,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _list_models() -> int:
-    from speechfeat.encoders.catalog import CATALOG
+    from speechfeat.encoders.catalog import CATALOG, EMBEDDED
 
     width = max(len(spec.name) for spec in CATALOG)
     for spec in CATALOG:
         size = f"{spec.parameters:g} M" if spec.parameters else "-"
-        print(f"{spec.name:{width}}  {size:>7}  {spec.licence:16}  {spec.source}")
+        source = spec.source.replace(str(EMBEDDED), "(in this package)")
+        print(f"{spec.name:{width}}  {size:>7}  {spec.licence:16}  {source}")
     return EXIT_OK
 
 
@@ -176,8 +178,6 @@ def _extract(options: argparse.Namespace) -> int:
     extractor = Extractor(_load(options), config)
     suffixes = options.ext.split(",") if options.ext else None
     utterances = extractor.discover(options.input, suffixes=suffixes, root=options.root)
-    if options.model == DEFAULT_MODEL:
-        tell(f"{DEFAULT_MODEL}: a classical front end; name an encoder with -m for learned features (--list-models)")
     tell(f"{len(utterances)} utterances in {options.input}; reading their headers")
     found = extractor.survey(utterances)
     if options.dry_run:

@@ -15,9 +15,10 @@ import numpy as np
 from torch import nn
 
 from speechfeat.audio import decoder_versions
-from speechfeat.config import DEFAULT_MODEL, ExtractConfig
+from speechfeat.config import ExtractConfig
 from speechfeat.corpus import discover, shard
 from speechfeat.encoders.base import Encoder
+from speechfeat.encoders.catalog import DEFAULT_MODEL
 from speechfeat.encoders.loading import as_encoder
 from speechfeat.errors import AudioError, StoreError
 from speechfeat.memory import keep_freed_memory

@@ -9,8 +9,8 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import validate_data
 
-from speechfeat.config import DEFAULT_MODEL
 from speechfeat.encoders.base import Encoder
+from speechfeat.encoders.catalog import DEFAULT_MODEL
 from speechfeat.encoders.loading import as_encoder
 from speechfeat.errors import ParameterError
 

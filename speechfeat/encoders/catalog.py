@@ -4,7 +4,12 @@ Any hub id or checkpoint directory works without a row: `model_type` in its `con
 """
 
 import difflib
+from pathlib import Path
 from typing import NamedTuple
+
+# Checkpoints that come with the package, and the one that every default names, so that it works offline.
+EMBEDDED = Path(__file__).resolve().parents[1] / "models"
+DEFAULT_MODEL = "conformer-s"
 
 
 class EncoderSpec(NamedTuple):
@@ -62,6 +67,7 @@ FAMILIES = {
 }
 
 CATALOG = (
+    EncoderSpec("conformer-s", str(EMBEDDED / "conformer-s"), 7, "Apache-2.0", ""),
     EncoderSpec("wav2vec2-base", "facebook/wav2vec2-base", 95, "Apache-2.0", "2006.11477"),
     EncoderSpec("wav2vec2-large-lv60", "facebook/wav2vec2-large-lv60", 317, "Apache-2.0", "2006.11477"),
     EncoderSpec("xls-r-300m", "facebook/wav2vec2-xls-r-300m", 317, "Apache-2.0", "2111.09296"),

@@ -25,7 +25,7 @@ PACKAGES: Mapping[str, str] = {"torchaudio": "bundles"}
 
 
 def load_encoder(
-    source: str | os.PathLike | nn.Module,
+    source: str | os.PathLike | nn.Module = catalog.DEFAULT_MODEL,
     layers: Layers = "penultimate",
     *,
     device: str | torch.device = "auto",
