@@ -184,8 +184,13 @@ def test_more_ctrl_c_wait_for_what_is_being_written(corpus: Path, tmp_path: Path
         threads.append("ended")
 
     writer.add = slow_add  # type: ignore[method-assign]
-    with pytest.raises(KeyboardInterrupt):
-        extractor.run(found, writer)
+    # A shell starts what it runs in the background with Ctrl-C ignored.
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            extractor.run(found, writer)
+    finally:
+        signal.signal(signal.SIGINT, previous)
     assert threads.count("begun") == threads.count("ended")
     assert len(sf.Store(tmp_path / "out")) == threads.count("ended")
     assert extractor.run(found, tmp_path / "out").already == threads.count("ended")
