@@ -113,6 +113,10 @@ class Student(nn.Module):
         """What the last block gave, `[B, T, D]`."""
         return self._states[len(self.model.encoder.layers)]
 
+    def valid(self, batch: DistillBatch) -> Tensor:
+        """Which frames of the states just computed are no padding, `[B, T]`."""
+        return torch.arange(self.last.shape[1], device=self.last.device) < batch.num_frames[:, None]
+
     def target(self, batch: DistillBatch, block: int) -> Tensor:
         """What the teacher has for a block, `[B, T, D]`."""
         assert batch.targets is not None
@@ -121,8 +125,7 @@ class Student(nn.Module):
     def losses(self, batch: DistillBatch) -> Losses:
         """What the batch, on the student's device, teaches."""
         states = self.states(batch.inputs, batch.sizes)
-        longest = next(iter(states.values())).shape[1]
-        valid = torch.arange(longest, device=batch.inputs.device) < batch.num_frames[:, None]
+        valid = self.valid(batch)
         frames, pooled = self._teacher_losses(states, batch, valid)
         speaker = self._speaker_loss(states, batch, valid)
         ctc = self._ctc_loss(batch)

@@ -95,8 +95,7 @@ def evaluate(
 
 def _look_at(student: Student, batch: DistillBatch, found: _Findings) -> None:
     states = student.states(batch.inputs, batch.sizes)
-    longest = next(iter(states.values())).shape[1]
-    valid = torch.arange(longest, device=batch.inputs.device) < batch.num_frames[:, None]
+    valid = student.valid(batch)
     for block, state in states.items():
         found.embeddings[block].append(statistics(state, valid).cpu())
     for name, head in student.speaker_heads.items():
