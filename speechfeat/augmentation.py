@@ -6,7 +6,8 @@
 Everything is generated, so that no corpus of noises or rooms is needed.
 """
 
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 
@@ -15,8 +16,11 @@ import soxr
 from scipy.signal import lfilter, oaconvolve
 
 from speechfeat.errors import ParameterError
+from speechfeat.types import Utterance
 
 NOISE_SECONDS = 60
+# A copy keeps at least this share of the utterance's length.
+LEAST_CROP = 0.7
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,39 @@ class Augmentation:
         if draw["gain"]:
             samples = np.clip(samples * 10 ** (rng.uniform(-25, 10) / 20), -1, 1)
         return samples.astype(np.float32, copy=False), speed
+
+
+# Copies for test-time augmentation: other speeds, levels and a little noise, but no other voice, room or telephone.
+MILD = Augmentation(speed=0.5, mix=0.0, room=0.0, noise=0.5, tilt=0.3, band=0.0, gain=0.5)
+
+
+def copies_of(utterances: Iterable[Utterance], num: int) -> list[Utterance]:
+    """`num` copies of each utterance, to be augmented when they are read; the i-th of "a" has the id "a#i".
+
+    Raises:
+        ParameterError: if `num` is below 1.
+    """
+    if num < 1:
+        raise ParameterError(f"num={num} copies must be at least 1")
+    return [
+        replace(utterance, id=f"{utterance.id}#{number}", copy=number)
+        for utterance in utterances
+        for number in range(1, num + 1)
+    ]
+
+
+def augmented_copy(
+    samples: np.ndarray, utterance: Utterance, augmentation: Augmentation, sample_rate: int
+) -> np.ndarray:
+    """A crop of 70 to 100 % of an utterance, augmented; the same whenever the same copy is read.
+
+    Shape:
+        samples `[N]` float32 -> `[N']`
+    """
+    rng = np.random.default_rng([utterance.copy, zlib.crc32(utterance.id.encode())])
+    length = max(1, round(len(samples) * rng.uniform(LEAST_CROP, 1)))
+    first = int(rng.integers(len(samples) - length + 1))
+    return replace(augmentation, sample_rate=sample_rate)(samples[first : first + length], rng)[0]
 
 
 def _add(samples: np.ndarray, dirt: np.ndarray, low: float, high: float, rng: np.random.Generator) -> np.ndarray:

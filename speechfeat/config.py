@@ -3,10 +3,14 @@
 import math
 import os
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from speechfeat.chunking import Chunking
 from speechfeat.errors import ParameterError
 from speechfeat.pooling import check_pool
+
+if TYPE_CHECKING:
+    from speechfeat.augmentation import Augmentation
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class ExtractConfig:
         shard: "i/n", the i-th of n equal parts of the corpus, or None.
         max_errors: failed inputs that are borne; one more ends the run.
         overwrite: begin the store anew.
+        augmentation: of copies of utterances, see `copies_of`.
     """
 
     pool: str = "mean"
@@ -38,6 +43,7 @@ class ExtractConfig:
     shard: str | None = None
     max_errors: int | None = None
     overwrite: bool = False
+    augmentation: "Augmentation | None" = None
 
     def __post_init__(self) -> None:
         if self.pool != "none":

@@ -5,7 +5,7 @@ import os
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -138,6 +138,7 @@ class Extractor:
             "pool": self.config.pool if self.config.pool == "none" else check_pool(self.config.pool),
             "channel": self.config.channel,
             "chunking": {"length": chunking.length, "overlap": chunking.overlap, "above": chunking.above},
+            **({"augmentation": asdict(self.config.augmentation)} if self.config.augmentation else {}),
         }
 
     def information(self) -> dict[str, Any]:
@@ -227,7 +228,8 @@ def _check_unchanged(works: Sequence[Work], writer: StoreWriter) -> None:
 
 def _differs(work: Work, done: Done) -> bool:
     """Whether a recording has another size, or an utterance is another stretch of it."""
-    is_segment = work.utterance.duration is not None
+    # A copy of another speed has another length.
+    is_segment = work.utterance.duration is not None and not work.utterance.copy
     moved = work.utterance.start != done.start or (is_segment and abs(work.seconds - done.duration) > SAME_SECONDS)
     return work.size != done.size or moved
 

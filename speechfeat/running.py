@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from speechfeat.audio import read_audio
+from speechfeat.augmentation import augmented_copy
 from speechfeat.config import ExtractConfig
 from speechfeat.encoders.base import Encoder
 from speechfeat.errors import AudioError, SpeechfeatError
@@ -143,13 +144,11 @@ class Run:
 
     def _read(self, item: int) -> Audio:
         utterance = self.works[item].utterance
-        return read_audio(
-            utterance.path,
-            self.encoder.sample_rate,
-            utterance.channel,
-            utterance.start,
-            utterance.duration,
-        )
+        rate = self.encoder.sample_rate
+        audio = read_audio(utterance.path, rate, utterance.channel, utterance.start, utterance.duration)
+        if not utterance.copy or self.config.augmentation is None:
+            return audio
+        return audio._replace(samples=augmented_copy(audio.samples, utterance, self.config.augmentation, rate))
 
     def _take(self, group: Sequence[Piece | Failure]) -> list[int]:
         """Hand results on; the items that ended with them."""

@@ -21,6 +21,7 @@ class Utterance:
         duration: seconds; None means to the end of the recording.
         channel: "mean" for the average of the channels, or the number of one.
         labels: other columns of the manifest.
+        copy: 0 for the utterance itself, else the number of a copy that is augmented when it is read.
     """
 
     id: str
@@ -29,6 +30,7 @@ class Utterance:
     duration: float | None = None
     channel: str | int = "mean"
     labels: Mapping[str, str] = field(default_factory=dict)
+    copy: int = 0
 
 
 class Audio(NamedTuple):

@@ -1,8 +1,15 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from speechfeat.augmentation import Augmentation
+from speechfeat.augmentation import MILD, Augmentation, augmented_copy, copies_of
+from speechfeat.config import ExtractConfig
+from speechfeat.encoders.loading import load_encoder
 from speechfeat.errors import ParameterError
+from speechfeat.extraction import Extractor
+from speechfeat.store import Store
+from speechfeat.types import Utterance
 
 KINDS = ("speed", "mix", "room", "noise", "tilt", "band", "gain")
 NONE = dict.fromkeys(KINDS, 0.0)
@@ -78,3 +85,32 @@ def test_scaling_multiplies_probabilities_up_to_one() -> None:
 def test_a_probability_above_one_is_refused() -> None:
     with pytest.raises(ParameterError, match=r"noise=1.5 must be a probability"):
         Augmentation(noise=1.5)
+
+
+def test_copies_are_numbered_and_the_same_whenever_they_are_read() -> None:
+    one, two = copies_of([Utterance("a", "a.wav", labels={"keyword": "no"})], 2)
+    assert (one.id, two.id) == ("a#1", "a#2")
+    assert one.labels == {"keyword": "no"}
+    first, second, again = (augmented_copy(tone(), utterance, MILD, 16000) for utterance in (one, two, one))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, second)
+    assert 0.6 * 16000 < len(first) < 1.2 * 16000
+    with pytest.raises(ParameterError, match="num=0 copies must be at least 1"):
+        copies_of([one], 0)
+
+
+def test_copies_are_extracted_beside_their_originals_and_resumed(corpus: Path, tmp_path: Path) -> None:
+    encoder = load_encoder("mfcc")
+    plain = Extractor(encoder, ExtractConfig(frames=False))
+    utterances = plain.discover(corpus)
+    plain.run(plain.survey(utterances), tmp_path / "plain")
+    extractor = Extractor(encoder, ExtractConfig(frames=False, augmentation=MILD))
+    found = extractor.survey([*utterances, *copies_of(utterances, 2)])
+    assert extractor.run(found, tmp_path / "copies").done == 3 * len(utterances)
+    assert extractor.run(found, tmp_path / "copies").done == 0
+    store, ids = Store(tmp_path / "copies"), [utterance.id for utterance in utterances]
+    originals = Store(tmp_path / "plain").embeddings(ids)[1]
+    assert np.array_equal(store.embeddings(ids)[1], originals)
+    for number in (1, 2):
+        copies = store.embeddings([f"{key}#{number}" for key in ids])[1]
+        assert not np.isclose(copies, originals).all(axis=1).any()
