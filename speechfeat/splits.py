@@ -63,7 +63,7 @@ def make_folds(
         folds = list(splitter.split(classes, classes, speakers))
     except ValueError as error:  # such as a share of the groups that leaves none to train on
         raise ParameterError(f"method={method!r} cannot split these rows: {error}") from error
-    _check_classes(folds, np.asarray(labels))
+    check_classes(folds, np.asarray(labels))
     return folds
 
 
@@ -157,10 +157,15 @@ def _check_count(what: str, k: int, fewest: int) -> None:
         raise ParameterError(f"k={k} folds and {fewest} {what}; give k from 2 to the number of these")
 
 
-def _check_classes(folds: Sequence[Fold], labels: np.ndarray) -> None:
+def check_classes(folds: Sequence[Fold], labels: np.ndarray) -> None:
+    """Refuse folds that test a class they do not train.
+
+    Raises:
+        ParameterError: that names the fold and the class.
+    """
     for number, (train, test) in enumerate(folds):
         if untrained := sorted(set(labels[test].tolist()) - set(labels[train].tolist()), key=str):
             raise ParameterError(
-                f"fold {number} tests {untrained[0]!r} but has none of it to train on, for all of it is in too few "
-                "groups; take fewer folds or another seed, or leave this class out"
+                f"fold {number} tests {untrained[0]!r} but has none of it to train on; take another split, fewer folds "
+                "or another seed, or leave this class out"
             )

@@ -25,7 +25,7 @@ class Corpus:
     """Utterances with labels, and how those who made them divide them.
 
     Attributes:
-        name: as in `CORPORA`.
+        name: as in `CORPORA`, or of the directory or file where it is a corpus of any make.
         utterances: with labels such as keyword, emotion, speaker, gender, sentence (which of a fixed list is said)
             or text (a transcript).
         label: what is to be told, the name of a label that every utterance has.

@@ -31,7 +31,8 @@ def read_folders(root: Path, label: str = "label") -> Corpus:
         loose, f"of {len(found)} recordings are in no folder of {str(root)!r}, so have no label", "move or remove them"
     )
     utterances = [replace(utterance, labels={label: utterance.id.split("/")[0]}) for utterance in found]
-    return Corpus("folders", utterances, label, note="Who speaks is not known: a split may not keep speakers apart.")
+    note = "Who speaks is not known: a split may not keep speakers apart."
+    return Corpus(root.resolve().name, utterances, label, note=note)
 
 
 def read_columns(
@@ -61,7 +62,7 @@ def read_columns(
     refuse(missing, f"of {len(utterances)} recordings in {name} are missing", "restore them or drop those lines")
     splits = None if split is None else _splits(utterances, split)
     folded = splits is not None and not {"train", "test"} & set(splits)
-    return Corpus("manifest", utterances, label, group, splits, folded)
+    return Corpus(Path(os.fsdecode(source)).name, utterances, label, group, splits, folded)
 
 
 def _splits(utterances: Sequence[Utterance], column: str) -> dict[str, list[str]]:
