@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from speechfeat.errors import ParameterError
-from speechfeat.metrics import bootstrap_interval, equal_error_rate
+from speechfeat.metrics import DetCurve, bootstrap_interval, det_curve
 
 # Strong enough that hundreds of dimensions and a few speakers do not overfit; one value for all encoders, so that none
 # is tuned on what it is tested on.
@@ -124,32 +124,61 @@ def verify_layers(
     Raises:
         ParameterError: if shapes do not agree, there is one speaker only, or none has two utterances.
     """
-    names, codes = np.unique(np.asarray(speakers), return_inverse=True)
+    codes = np.unique(np.asarray(speakers), return_inverse=True)[1]
     _check_embeddings(embeddings, codes, "speakers")
     if most is not None:
         kept = pd.Series(codes).groupby(codes).cumcount().to_numpy() < most
         embeddings, codes = embeddings[kept], codes[kept]
     one, other = np.triu_indices(len(codes), k=1)
-    scores = []
-    for layer in range(embeddings.shape[1]):
-        cosines = _cosines(embeddings[:, layer])[one, other]
-        order = np.argsort(-cosines)  # once: the draws below change weights alone
-        sorted_cosines, first, second = cosines[order], codes[one[order]], codes[other[order]]
-        rate = equal_error_rate(sorted_cosines, first == second)
-        statistic = partial(_drawn_rate, sorted_cosines, first, second)
-        interval = bootstrap_interval(statistic, np.arange(len(names)), num=num)
-        scores.append(LayerScore(rate, *interval))
-    return scores
+    return [
+        score_trials(_cosines(embeddings[:, layer])[one, other], codes[one], codes[other], num=num)
+        for layer in range(embeddings.shape[1])
+    ]
 
 
-def _drawn_rate(cosines: np.ndarray, first: np.ndarray, second: np.ndarray, drawn: np.ndarray) -> float:
-    """Equal error rate over the speakers `drawn`, with repeats; NaN where they give no target or no non-target."""
+def score_trials(
+    scores: ArrayLike,
+    enrolled: ArrayLike,
+    tested: ArrayLike,
+    measure: Callable[[DetCurve], float] = DetCurve.equal_error_rate,
+    *,
+    num: int = 200,
+) -> LayerScore:
+    """A measure of how well speakers are verified, with its interval by a bootstrap over speakers.
+
+    A pair counts as often as its speaker, or both of its speakers, were drawn.
+
+    Args:
+        scores: `[n]`, of pairs of utterances, higher for what is rather one speaker.
+        enrolled: `[n]`, the speaker of the one.
+        tested: `[n]`, the speaker of the other; a target where it is the same.
+        measure: of the curve, such as `partial(DetCurve.min_dcf, p_target=0.05)`.
+        num: draws of the bootstrap.
+
+    Raises:
+        ParameterError: if lengths differ, or there is no target or no non-target.
+    """
+    values, first, second = (np.asarray(each) for each in (scores, enrolled, tested))
+    if values.ndim != 1 or not values.shape == first.shape == second.shape:
+        raise ParameterError(f"scores {values.shape} and speakers {first.shape} and {second.shape} must be [n]")
+    order = np.argsort(-values)  # once: the draws below change weights alone
+    names, codes = np.unique(np.concatenate([first[order], second[order]]), return_inverse=True)
+    first, second = np.split(codes, 2)
+    statistic = partial(_drawn, measure, values[order], first, second)
+    score = measure(det_curve(values[order], first == second))
+    return LayerScore(score, *bootstrap_interval(statistic, np.arange(len(names)), num=num))
+
+
+def _drawn(
+    measure: Callable[[DetCurve], float], scores: np.ndarray, first: np.ndarray, second: np.ndarray, drawn: np.ndarray
+) -> float:
+    """The measure over the speakers `drawn`, with repeats; NaN where they give no target or no non-target."""
     counts = np.bincount(drawn, minlength=1 + max(first.max(), second.max()))
     is_target = first == second
     weights = counts[first] * np.where(is_target, 1, counts[second])
     if not (weights[is_target].any() and weights[~is_target].any()):
         return float("nan")
-    return equal_error_rate(cosines, is_target, weights)
+    return measure(det_curve(scores, is_target, weights))
 
 
 def _cosines(values: np.ndarray) -> np.ndarray:
