@@ -1,0 +1,1 @@
+"""Experiments: a corpus, an encoder, a head, a protocol in; scores with intervals, pictures and a report out."""
