@@ -1,0 +1,187 @@
+"""The command line that recipes share."""
+
+import argparse
+import ast
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from speechfeat.corpora.base import Corpus
+from speechfeat.corpora.opening import CORPORA, open_corpus
+from speechfeat.encoders.catalog import DEFAULT_MODEL
+from speechfeat.errors import ParameterError
+from speechfeat.experiments.classify import METRICS, Classification
+from speechfeat.experiments.crossval import HeadPlan
+from speechfeat.experiments.features import POOL
+from speechfeat.heads.framed import FRAME_KINDS, RATES
+from speechfeat.heads.opening import HEAD_KINDS
+
+
+def add_corpus_options(parser: argparse.ArgumentParser, corpus: str | None = None) -> None:
+    """Add what names a corpus; `corpus` is taken if none is named."""
+    group = parser.add_argument_group("data")
+    group.add_argument("--corpus", default=corpus, required=corpus is None, help=f"{', '.join(CORPORA)} (%(default)s)")
+    group.add_argument("--root", type=Path, required=True, help="its directory; of manifest, the file")
+    group.add_argument(
+        "--label", help="what is to be told, if not what the corpus is known for; of manifest, its column"
+    )
+    group.add_argument("--group", help="what training and test do not share, such as speaker; of manifest, its column")
+    group.add_argument("--split-column", help="of manifest: its column of train, validation, test, or folds")
+
+
+def add_encoder_options(parser: argparse.ArgumentParser) -> None:
+    """Add what names encoders and says how they are run."""
+    group = parser.add_argument_group("encoder")
+    group.add_argument(
+        "-m",
+        "--model",
+        action="append",
+        dest="models",
+        help=f"catalogue name, hub id or checkpoint directory; again for another to compare ({DEFAULT_MODEL})",
+    )
+    group.add_argument("--pool", default=POOL, help="mean, std, mean+std, max (%(default)s)")
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (%(default)s)")
+    group.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16 (%(default)s)")
+    group.add_argument("--short-window", action="store_true", help="run Whisper on the clip's length, not on 30 s")
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """Add where results go."""
+    group = parser.add_argument_group("output")
+    group.add_argument("-o", "--out", type=Path, required=True, help="directory of results, pictures and heads")
+    group.add_argument("--features", type=Path, help="directory of features, to share them (default: OUT/features)")
+    group.add_argument("--allow-leaks", action="store_true", help="go on if speakers or recordings are on both sides")
+    group.add_argument("--seed", type=int, default=0, help="of folds and training (%(default)s)")
+    group.add_argument("-q", "--quiet", action="store_true", help="no progress bars")
+
+
+def classification_parser(
+    description: str, *, corpus: str | None = None, metric: str = "accuracy", split: str = "auto"
+) -> argparse.ArgumentParser:
+    """A parser with what a classification takes.
+
+    Args:
+        description: the recipe's docstring.
+        corpus: that is taken if none is named.
+        metric: that is looked at.
+        split: that is made if none is named.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    add_corpus_options(parser, corpus)
+    add_encoder_options(parser)
+    add_output_options(parser)
+    group = parser.add_argument_group("head and protocol")
+    group.add_argument("--head", default="logistic", help=f"{', '.join(HEAD_KINDS)} (%(default)s)")
+    group.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="head_options",
+        metavar="NAME=VALUE",
+        help="an option of the head, such as epochs=20, width=64 or class_weight=balanced; again for more",
+    )
+    group.add_argument("--sweep", action="store_true", help="of a head on frames: try the learning rates 1e-1 to 1e-5")
+    group.add_argument(
+        "-l",
+        "--layers",
+        default="auto",
+        help="auto: the best on the training data; all: side by side, or mixed; 7; 0,4",
+    )
+    group.add_argument(
+        "--split",
+        default=split,
+        help="official, logo (leave one group out), group-k, k, or LABEL=VALUE,VALUE to test those (%(default)s)",
+    )
+    group.add_argument(
+        "--tta", type=int, default=0, metavar="N", help="score averages over N augmented copies of each utterance too"
+    )
+    group.add_argument(
+        "--shots", type=int, action="append", default=[], metavar="K", help="try prototypes of K examples a class, too"
+    )
+    group.add_argument("--folds", type=int, default=5, help="of group-k and k (%(default)s)")
+    group.add_argument("--metric", default=metric, choices=METRICS, help="that is looked at (%(default)s)")
+    return parser
+
+
+def corpus_of(options: argparse.Namespace) -> Corpus:
+    """The corpus that options name."""
+    return open_corpus(
+        options.corpus, options.root, label=options.label, group=options.group, split=options.split_column
+    )
+
+
+def models_of(options: argparse.Namespace) -> list[str]:
+    """The encoders that options name, each once."""
+    return list(dict.fromkeys(options.models or [DEFAULT_MODEL]))
+
+
+def extraction_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What options say of extraction, for `corpus_features`."""
+    return {
+        "device": options.device,
+        "dtype": options.dtype,
+        "quiet": options.quiet,
+        "short_window": options.short_window,
+    }
+
+
+def head_options_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What options say of the head, for `train_head`.
+
+    Raises:
+        ParameterError: if one is not of the form NAME=VALUE, or rates are to be tried for a head on embeddings.
+    """
+    found: dict[str, Any] = {}
+    for text in options.head_options:
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise ParameterError(f"--set {text!r} must be NAME=VALUE, as in epochs=20")
+        try:
+            found[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):  # a name, such as balanced
+            found[name] = value
+    if options.sweep:
+        if options.head not in FRAME_KINDS:
+            raise ParameterError(f"--sweep is for heads on frames ({', '.join(FRAME_KINDS)}), not {options.head!r}")
+        found["rates"] = RATES
+    return found
+
+
+def command_line() -> str:
+    """The command that is being run, as it could be given again."""
+    return shlex.join(["python", *sys.argv])
+
+
+def classification_of(
+    options: argparse.Namespace, title: str, corpus: Corpus | None = None, **settings: Any
+) -> Classification:
+    """The experiment that options ask for.
+
+    Args:
+        options: of `classification_parser`.
+        title: of the report.
+        corpus: if it is not simply the one that options name.
+        settings: further ones of `Classification`.
+    """
+    return Classification(
+        title,
+        corpus_of(options) if corpus is None else corpus,
+        models=models_of(options),
+        out=options.out,
+        head=HeadPlan(options.head, options.layers, options.seed, head_options_of(options)),
+        pool=options.pool,
+        split=options.split,
+        k=options.folds,
+        metric=options.metric,
+        copies=options.tta,
+        shots=options.shots,
+        features=options.features,
+        allow_leaks=options.allow_leaks,
+        seed=options.seed,
+        extraction=extraction_of(options),
+        command=command_line(),
+        **settings,
+    )
