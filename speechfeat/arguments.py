@@ -1,0 +1,85 @@
+"""Arguments that the commands share: which recordings, how the encoder is loaded, how a run goes."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from speechfeat.errors import ParameterError
+
+INPUT = "a directory (searched recursively), a recording, a text list, a CSV/TSV/JSONL manifest, a Kaldi wav.scp"
+
+
+def add_input(parser: argparse.ArgumentParser) -> None:
+    """Add `input` and how it is read."""
+    parser.add_argument("input", nargs="?", help=INPUT)
+    parser.add_argument("--root", help="directory that relative paths of a list or manifest start from")
+    parser.add_argument("--ext", help="suffixes taken from a directory, such as wav,flac (default: all known)")
+
+
+def add_loading(group: argparse._ArgumentGroup) -> None:
+    """Add how an encoder is loaded; which one is another matter."""
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: %(default)s)")
+    group.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16 (default: %(default)s)")
+    group.add_argument("--revision", help="branch, tag or commit on the hub")
+    group.add_argument("--allow-pickle", action="store_true", help="take pickled weights (they can run code)")
+    group.add_argument("--trust-remote-code", action="store_true", help="run the checkpoint's own Python code")
+
+
+def loading_options(options: argparse.Namespace) -> dict[str, Any]:
+    """What `add_loading` was given, as arguments of `load_encoder`."""
+    names = ("device", "dtype", "revision", "allow_pickle", "trust_remote_code")
+    return {name: getattr(options, name) for name in names}
+
+
+def add_channel(group: argparse._ArgumentGroup) -> None:
+    """Add which channel is taken."""
+    group.add_argument("--channel", default="mean", help="mean, all, or a channel's number (default: %(default)s)")
+
+
+def read_channel(channel: str) -> str | int:
+    """What `add_channel` was given, as `ExtractConfig` takes it.
+
+    Raises:
+        ParameterError: if it is neither a word that is known nor a number.
+    """
+    if channel in ("mean", "all"):
+        return channel
+    if not channel.isdecimal():
+        raise ParameterError(f"--channel {channel!r} is not known; use mean, all, or a number from 0")
+    return int(channel)
+
+
+def add_batches(group: argparse._ArgumentGroup) -> None:
+    """Add how batches are made and read."""
+    group.add_argument("--batch-seconds", type=float, help="padded audio in a batch (default: from the free memory)")
+    group.add_argument("--batch-size", type=int, help="the most utterances in a batch")
+    group.add_argument("-j", "--num-workers", type=int, help="threads that read and prepare (default: up to 4)")
+    group.add_argument("--max-errors", type=int, help="stop when more inputs than this failed (default: never)")
+
+
+def batch_options(options: argparse.Namespace) -> dict[str, Any]:
+    """What `add_batches` was given, as fields of `ExtractConfig`."""
+    workers = {} if options.num_workers is None else {"num_workers": options.num_workers}
+    names = ("batch_seconds", "batch_size", "max_errors")
+    return {name: getattr(options, name) for name in names} | workers
+
+
+def add_telling(group: argparse._ArgumentGroup) -> None:
+    """Add what is printed."""
+    group.add_argument("--json", action="store_true", help="print the summary as JSON on standard output")
+    group.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
+
+
+def check_input(source: str) -> None:
+    """Refuse what is not there, before an encoder is loaded.
+
+    Raises:
+        ParameterError: with the reason of the operating system.
+    """
+    try:
+        Path(source).stat()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or error
+        raise ParameterError(
+            f"no such input: {source!r} ({reason}); give a directory, a recording, a list or a manifest"
+        ) from None
