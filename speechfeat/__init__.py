@@ -16,12 +16,16 @@ __version__ = "0.1.0"
 # name -> module that defines it; imported when first used, so that `import speechfeat` needs neither torch nor
 # transformers.
 _LAZY = {
+    "Answers": "experiments.crossval",
     "AudioError": "errors",
     "Augmentation": "augmentation",
     "BatchConfig": "distillation.batches",
+    "Binding": "heads.binding",
     "CORPORA": "corpora.opening",
     "Chunking": "chunking",
+    "Classification": "experiments.classify",
     "Corpus": "corpora.base",
+    "CorpusFeatures": "experiments.features",
     "DetCurve": "metrics",
     "DistillConfig": "distillation.training",
     "DistillPlan": "distillation.plan",
@@ -32,53 +36,123 @@ _LAZY = {
     "Encoder": "encoders.base",
     "ExtractConfig": "config",
     "Extractor": "extraction",
+    "FRAME_KINDS": "heads.framed",
+    "FrameConfig": "heads.fitting",
     "FrameGrid": "units",
+    "FrameHead": "heads.networked",
     "Frames": "types",
+    "HEAD_KINDS": "heads.opening",
+    "Head": "heads.base",
+    "HeadPlan": "experiments.crossval",
+    "HeadRecord": "heads.base",
+    "LayerChoice": "heads.choosing",
     "LayerScore": "probing",
     "Leak": "leaks",
     "LeakReport": "leaks",
+    "Listening": "detection",
     "ModelError": "errors",
     "Outcomes": "spotting",
+    "POOLED_KINDS": "heads.estimators",
     "ParameterError": "errors",
+    "PooledHead": "heads.pooled",
+    "Protocol": "experiments.protocol",
+    "Prototypes": "heads.classifiers",
+    "Scorer": "experiments.scorers",
+    "Section": "experiments.report",
     "SpeechFeatures": "features",
     "SpeechfeatError": "errors",
     "SpottingCurve": "spotting",
+    "SpottingPlan": "experiments.listening",
+    "SpottingReport": "experiments.spot",
+    "SpottingResult": "experiments.listening",
     "Stage": "units",
     "Store": "store",
     "StoreError": "errors",
     "Tasks": "distillation.model",
+    "Trials": "experiments.trials",
     "Utterance": "types",
+    "Verification": "experiments.verify",
+    "VerificationPlan": "experiments.trials",
     "accuracy": "classification",
+    "add_corpus_options": "experiments.options",
+    "add_encoder_options": "experiments.options",
+    "add_output_options": "experiments.options",
     "as_norm": "verification",
     "average_recall": "classification",
     "bootstrap_interval": "metrics",
+    "check_leaks": "experiments.protocol",
+    "choose_layer": "heads.choosing",
+    "classification_of": "experiments.options",
+    "classification_parser": "experiments.options",
+    "command_line": "experiments.options",
     "confusion_matrix": "classification",
+    "copies_of": "augmentation",
+    "corpus_features": "experiments.features",
+    "corpus_of": "experiments.options",
+    "cross_validate": "experiments.crossval",
     "det_curve": "metrics",
+    "detect": "detection",
     "embed": "extraction",
     "equal_error_rate": "metrics",
+    "evaluate_detections": "experiments.spot",
     "extract_features": "extraction",
+    "extraction_of": "experiments.options",
     "false_rejection_at": "spotting",
     "false_rejection_curve": "spotting",
+    "features_folder": "experiments.features",
+    "few_shot": "heads.episodes",
+    "layer_errors": "experiments.scorers",
     "leak_report": "leaks",
     "listed_fold": "splits",
     "load_encoder": "encoders.loading",
+    "load_head": "heads.opening",
     "macro_f1": "classification",
     "main_with_errors": "cli",
     "make_folds": "splits",
+    "make_long_recording": "experiments.mixing",
+    "make_protocol": "experiments.protocol",
+    "make_trials": "experiments.trials",
+    "markdown_table": "experiments.report",
     "match_detections": "spotting",
     "min_dcf": "metrics",
+    "model_slug": "experiments.features",
+    "models_of": "experiments.options",
     "open_corpus": "corpora.opening",
+    "plan_verification": "experiments.trials",
+    "plot_confusion": "plots",
+    "plot_det": "plots",
+    "plot_embeddings": "plots",
+    "plot_layers": "plots",
+    "plot_mix": "plots",
+    "plot_spotting": "plots",
+    "pooled_head": "heads.estimators",
     "probe_layers": "probing",
+    "read_results": "experiments.report",
+    "read_speakers": "experiments.trials",
+    "score_cell": "experiments.report",
+    "score_trials": "probing",
+    "spot_keywords": "experiments.listening",
     "stopping": "cli",
+    "sweep_rates": "heads.framed",
     "top_k_accuracy": "classification",
+    "train_angular_head": "heads.angular",
+    "train_detector": "detectors",
+    "train_frame_head": "heads.framed",
+    "train_head": "heads.opening",
     "verify_layers": "probing",
+    "window_embeddings": "windows",
+    "without_words": "experiments.mixing",
     "wrap_module": "encoders.wrapped",
+    "write_long_recordings": "experiments.mixing",
+    "write_report": "experiments.report",
+    "write_results": "experiments.report",
 }
 
 __all__ = ["__version__", *_LAZY]  # noqa: PLE0604 - names of the table above
 
 if TYPE_CHECKING:
     from speechfeat.augmentation import Augmentation as Augmentation
+    from speechfeat.augmentation import copies_of as copies_of
     from speechfeat.chunking import Chunking as Chunking
     from speechfeat.classification import accuracy as accuracy
     from speechfeat.classification import average_recall as average_recall
@@ -91,6 +165,9 @@ if TYPE_CHECKING:
     from speechfeat.corpora.base import Corpus as Corpus
     from speechfeat.corpora.opening import CORPORA as CORPORA
     from speechfeat.corpora.opening import open_corpus as open_corpus
+    from speechfeat.detection import Listening as Listening
+    from speechfeat.detection import detect as detect
+    from speechfeat.detectors import train_detector as train_detector
     from speechfeat.distillation.batches import BatchConfig as BatchConfig
     from speechfeat.distillation.model import Tasks as Tasks
     from speechfeat.distillation.plan import Distillation as Distillation
@@ -106,10 +183,71 @@ if TYPE_CHECKING:
     from speechfeat.errors import ParameterError as ParameterError
     from speechfeat.errors import SpeechfeatError as SpeechfeatError
     from speechfeat.errors import StoreError as StoreError
+    from speechfeat.experiments.classify import Classification as Classification
+    from speechfeat.experiments.crossval import Answers as Answers
+    from speechfeat.experiments.crossval import HeadPlan as HeadPlan
+    from speechfeat.experiments.crossval import cross_validate as cross_validate
+    from speechfeat.experiments.features import CorpusFeatures as CorpusFeatures
+    from speechfeat.experiments.features import corpus_features as corpus_features
+    from speechfeat.experiments.features import features_folder as features_folder
+    from speechfeat.experiments.features import model_slug as model_slug
+    from speechfeat.experiments.listening import SpottingPlan as SpottingPlan
+    from speechfeat.experiments.listening import SpottingResult as SpottingResult
+    from speechfeat.experiments.listening import spot_keywords as spot_keywords
+    from speechfeat.experiments.mixing import make_long_recording as make_long_recording
+    from speechfeat.experiments.mixing import without_words as without_words
+    from speechfeat.experiments.mixing import write_long_recordings as write_long_recordings
+    from speechfeat.experiments.options import add_corpus_options as add_corpus_options
+    from speechfeat.experiments.options import add_encoder_options as add_encoder_options
+    from speechfeat.experiments.options import add_output_options as add_output_options
+    from speechfeat.experiments.options import classification_of as classification_of
+    from speechfeat.experiments.options import classification_parser as classification_parser
+    from speechfeat.experiments.options import command_line as command_line
+    from speechfeat.experiments.options import corpus_of as corpus_of
+    from speechfeat.experiments.options import extraction_of as extraction_of
+    from speechfeat.experiments.options import models_of as models_of
+    from speechfeat.experiments.protocol import Protocol as Protocol
+    from speechfeat.experiments.protocol import check_leaks as check_leaks
+    from speechfeat.experiments.protocol import make_protocol as make_protocol
+    from speechfeat.experiments.report import Section as Section
+    from speechfeat.experiments.report import markdown_table as markdown_table
+    from speechfeat.experiments.report import read_results as read_results
+    from speechfeat.experiments.report import score_cell as score_cell
+    from speechfeat.experiments.report import write_report as write_report
+    from speechfeat.experiments.report import write_results as write_results
+    from speechfeat.experiments.scorers import Scorer as Scorer
+    from speechfeat.experiments.scorers import layer_errors as layer_errors
+    from speechfeat.experiments.spot import SpottingReport as SpottingReport
+    from speechfeat.experiments.spot import evaluate_detections as evaluate_detections
+    from speechfeat.experiments.trials import Trials as Trials
+    from speechfeat.experiments.trials import VerificationPlan as VerificationPlan
+    from speechfeat.experiments.trials import make_trials as make_trials
+    from speechfeat.experiments.trials import plan_verification as plan_verification
+    from speechfeat.experiments.trials import read_speakers as read_speakers
+    from speechfeat.experiments.verify import Verification as Verification
     from speechfeat.extraction import Extractor as Extractor
     from speechfeat.extraction import embed as embed
     from speechfeat.extraction import extract_features as extract_features
     from speechfeat.features import SpeechFeatures as SpeechFeatures
+    from speechfeat.heads.angular import train_angular_head as train_angular_head
+    from speechfeat.heads.base import Head as Head
+    from speechfeat.heads.base import HeadRecord as HeadRecord
+    from speechfeat.heads.binding import Binding as Binding
+    from speechfeat.heads.choosing import LayerChoice as LayerChoice
+    from speechfeat.heads.choosing import choose_layer as choose_layer
+    from speechfeat.heads.classifiers import Prototypes as Prototypes
+    from speechfeat.heads.episodes import few_shot as few_shot
+    from speechfeat.heads.estimators import POOLED_KINDS as POOLED_KINDS
+    from speechfeat.heads.estimators import pooled_head as pooled_head
+    from speechfeat.heads.fitting import FrameConfig as FrameConfig
+    from speechfeat.heads.framed import FRAME_KINDS as FRAME_KINDS
+    from speechfeat.heads.framed import sweep_rates as sweep_rates
+    from speechfeat.heads.framed import train_frame_head as train_frame_head
+    from speechfeat.heads.networked import FrameHead as FrameHead
+    from speechfeat.heads.opening import HEAD_KINDS as HEAD_KINDS
+    from speechfeat.heads.opening import load_head as load_head
+    from speechfeat.heads.opening import train_head as train_head
+    from speechfeat.heads.pooled import PooledHead as PooledHead
     from speechfeat.leaks import Leak as Leak
     from speechfeat.leaks import LeakReport as LeakReport
     from speechfeat.leaks import leak_report as leak_report
@@ -118,8 +256,15 @@ if TYPE_CHECKING:
     from speechfeat.metrics import det_curve as det_curve
     from speechfeat.metrics import equal_error_rate as equal_error_rate
     from speechfeat.metrics import min_dcf as min_dcf
+    from speechfeat.plots import plot_confusion as plot_confusion
+    from speechfeat.plots import plot_det as plot_det
+    from speechfeat.plots import plot_embeddings as plot_embeddings
+    from speechfeat.plots import plot_layers as plot_layers
+    from speechfeat.plots import plot_mix as plot_mix
+    from speechfeat.plots import plot_spotting as plot_spotting
     from speechfeat.probing import LayerScore as LayerScore
     from speechfeat.probing import probe_layers as probe_layers
+    from speechfeat.probing import score_trials as score_trials
     from speechfeat.probing import verify_layers as verify_layers
     from speechfeat.splits import listed_fold as listed_fold
     from speechfeat.splits import make_folds as make_folds
@@ -135,6 +280,7 @@ if TYPE_CHECKING:
     from speechfeat.units import FrameGrid as FrameGrid
     from speechfeat.units import Stage as Stage
     from speechfeat.verification import as_norm as as_norm
+    from speechfeat.windows import window_embeddings as window_embeddings
 
 
 def __getattr__(name: str) -> Any:

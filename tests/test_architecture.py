@@ -12,7 +12,7 @@ LAYERS = [
     ["errors"],
     ["units", "headers", "memory"],
     ["types"],
-    ["decoding", "audio", "chunking", "batching", "layers", "pooling", "manifests", "corpus"],
+    ["augmentation", "decoding", "audio", "chunking", "batching", "layers", "pooling", "manifests", "corpus"],
     ["metrics", "classification", "verification", "spotting", "splits", "leaks"],
     ["corpora.base"],
     [
@@ -30,11 +30,21 @@ LAYERS = [
     ["encoders.checkpoint", "encoders.<family>", "encoders.loading", "encoders.describing"],
     ["config", "planning", "running", "extraction"],
     ["diagnosis", "features", "probing"],
-    ["cli", "progress"],
-    ["augmentation", "transcripts", "distillation.students", "distillation.data", "distillation.corpus"],
+    ["cli", "arguments", "progress", "reporting"],
+    ["heads.binding", "heads.base"],
+    ["heads.classifiers", "heads.estimators", "heads.states", "heads.examples", "heads.choosing", "heads.pooled"],
+    ["heads.episodes"],
+    ["heads.modules", "heads.networks", "heads.batches", "heads.holdout", "heads.fitting", "heads.material"],
+    ["heads.networked", "heads.trials", "heads.framed", "heads.angular", "heads.opening"],
+    ["windows", "detection", "detectors", "plots"],
+    ["transcripts", "distillation.students", "distillation.data", "distillation.corpus"],
     ["distillation.batches", "distillation.model", "distillation.training", "distillation.report"],
     ["distillation.plan"],
-    ["extract", "doctor"],
+    ["experiments.features", "experiments.protocol", "experiments.crossval", "experiments.report"],
+    ["experiments.trials", "experiments.scorers"],
+    ["experiments.verify", "experiments.mixing", "experiments.spot", "experiments.listening"],
+    ["experiments.classify", "experiments.options"],
+    ["extract", "doctor", "predict"],
 ]
 
 
@@ -76,7 +86,7 @@ def imports(file: Path) -> set[str]:
     return {name.removeprefix("speechfeat.") for name in found}
 
 
-PARENTS = ("speechfeat", "speechfeat.encoders", "speechfeat.distillation")
+PARENTS = tuple("speechfeat" + part for part in ("", ".encoders", ".distillation", ".heads", ".experiments"))
 
 
 @pytest.mark.parametrize("name", sorted(modules()))
