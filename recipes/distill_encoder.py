@@ -1,14 +1,15 @@
 """Distil a small FastConformer-CTC from a large speech encoder: how `conformer-s` was made.
 
     python recipes/distill_encoder.py common_voice_en.tsv common_voice_multi.tsv -o conformer-s \
-        --teacher path/to/whisper-tiny.en-encoder --short-window --taps 2:1,4:2,7:3,8:4 \
-        --speaker-vectors common_voice_speaker_embeddings.npz --speaker-blocks 2,3 --transcripts --steps 6600
+        --teacher path/to/whisper-tiny.en-encoder --short-window --taps 1:1,4:2,7:3,8:4 --clean-taps 1 \
+        --speaker-vectors common_voice_speaker_embeddings.npz --speaker-blocks 2,3 --transcripts --steps 12000
 
 Manifests have the columns path and, where known, speaker and text. Frames of the teacher's layers, and their mean and
 deviation over time, are regressed from blocks of the student (`--taps block:layer`), speaker vectors from the mean and
-deviation of lower blocks, transcripts by CTC from the last. The student hears noise, rooms, other voices, other speeds;
-its targets are those of the clean recording. Stop it at any time and give the same command again: it goes on, to the
-weights of an undisturbed run (on a CPU to the bit).
+deviation of lower blocks, transcripts by CTC from the last. The student hears noise, rooms, other voices, other speeds
+and short stretches; its targets are those of the clean recording. That takes level and channel out of a block, and with
+them much of the speaker: `--clean-taps` names blocks that learn from clean copies alone. Stop it at any time and give
+the same command again: it goes on, to the weights of an undisturbed run (on a CPU to the bit).
 
 OUT/model is the checkpoint (`-m OUT/model` for every command), OUT/losses.png its history, OUT/report.json its figures
 on speakers kept out, OUT/held_out.csv the list of those. `--student` takes a directory with another config.json and
@@ -41,6 +42,9 @@ def read_arguments() -> argparse.Namespace:
         "--short-window", action="store_true", help="run a Whisper teacher on the recording's own length"
     )
     parser.add_argument("--taps", default="2:1,4:2,7:3,8:4", help="student block:teacher layer, ... (%(default)s)")
+    parser.add_argument("--clean-taps", default="", help="blocks of them that learn from clean copies alone")
+    parser.add_argument("--crop", type=float, default=0.5, help="share of which a short stretch is taken (%(default)s)")
+    parser.add_argument("--clean", type=float, default=0.3, help="share that is heard as it is (%(default)s)")
     parser.add_argument("--student", default="conformer-s", help="configuration to begin from (%(default)s)")
     parser.add_argument("--speaker-vectors", metavar="NPZ", help="arrays path and embedding")
     parser.add_argument("--speaker-blocks", default="2,3", help="blocks that learn them (%(default)s)")
@@ -52,7 +56,7 @@ def read_arguments() -> argparse.Namespace:
     length.add_argument("--steps", type=int, help="of training, whatever time they take")
     parser.add_argument("--batch-seconds", type=float, default=60.0, help="of audio in a step (%(default)s)")
     parser.add_argument("--learning-rate", type=float, default=2.5e-3, help="the highest (%(default)s)")
-    parser.add_argument("--pooled-weight", type=float, default=0.5, help="beside 1 for each tap (%(default)s)")
+    parser.add_argument("--pooled-weight", type=float, default=1.0, help="beside 1 for each tap (%(default)s)")
     parser.add_argument("--speaker-weight", type=float, default=0.15, help="beside 1 for each tap (%(default)s)")
     parser.add_argument("--ctc-weight", type=float, default=0.05, help="beside 1 for each tap (%(default)s)")
     parser.add_argument(
@@ -81,13 +85,16 @@ def make_plan(options: argparse.Namespace) -> sf.DistillPlan:
         minutes=options.minutes,
         tasks=sf.Tasks(
             taps=read_taps(options.taps) if options.teacher else {},
-            speaker_blocks=read_blocks(options.speaker_blocks) if options.speaker_vectors else (),
+            clean_taps=read_blocks("--clean-taps", options.clean_taps) if options.clean_taps else (),
+            speaker_blocks=read_blocks("--speaker-blocks", options.speaker_blocks) if options.speaker_vectors else (),
             pooled_weight=options.pooled_weight,
             speaker_weight=options.speaker_weight,
             ctc_weight=options.ctc_weight,
         ),
         batches=sf.BatchConfig(
             batch_seconds=options.batch_seconds,
+            crop=options.crop,
+            clean=options.clean,
             augmentation=sf.Augmentation().scaled(options.dirt),
             spec_augment=min(1.0, 0.5 * options.dirt),
             seed=options.seed,
@@ -113,7 +120,7 @@ def read_taps(text: str) -> dict[int, int]:
         raise sf.ParameterError(f"--taps {text!r} must be student block:teacher layer, ..., as in 2:1,4:2") from None
 
 
-def read_blocks(text: str) -> tuple[int, ...]:
+def read_blocks(option: str, text: str) -> tuple[int, ...]:
     """`2,3` as numbers.
 
     Raises:
@@ -122,7 +129,7 @@ def read_blocks(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(block) for block in text.split(","))
     except ValueError:
-        raise sf.ParameterError(f"--speaker-blocks {text!r} must be student blocks, as in 2,3") from None
+        raise sf.ParameterError(f"{option} {text!r} must be student blocks, as in 2,3") from None
 
 
 def train(distiller: sf.Distiller) -> None:

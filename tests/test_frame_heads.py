@@ -250,7 +250,7 @@ def test_a_group_that_alone_has_a_class_is_trained_on() -> None:
     classes = np.where(groups == 2, np.arange(40) % 3, np.arange(40) % 2)
     for seed in range(5):
         assert 2 in groups[split_validation(classes, list("xyz"), groups, 0.25, seed)[0]]
-    with pytest.raises(sf.ParameterError, match="class 'x' from training"):
+    with pytest.raises(sf.ParameterError, match="such as 'x', which is in one group only"):
         split_validation(groups, list("xyzw"), groups, 0.25)
     with pytest.raises(sf.ParameterError, match="one group"):
         split_validation(classes, list("xyz"), np.zeros(40), 0.25)

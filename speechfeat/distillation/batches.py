@@ -30,7 +30,8 @@ class BatchConfig:
         batch_seconds: of padded audio.
         crop: share of the utterances of which a short stretch is taken, so that words without context are seen.
         crop_seconds: shortest and longest such stretch.
-        augmentation: of the student's input; the teacher's states stay those of the clean recording.
+        clean: share of the utterances that are heard as they are.
+        augmentation: of the student's input otherwise; the teacher's states stay those of the clean recording.
         spec_augment: share of the utterances with bands and stretches of their features masked.
         seed: decides order, stretches and dirt.
 
@@ -39,8 +40,9 @@ class BatchConfig:
     """
 
     batch_seconds: float = 60.0
-    crop: float = 0.25
-    crop_seconds: tuple[float, float] = (0.4, 3.0)
+    crop: float = 0.5
+    crop_seconds: tuple[float, float] = (0.3, 2.5)
+    clean: float = 0.3
     augmentation: Augmentation = field(default_factory=Augmentation)
     spec_augment: float = 0.5
     seed: int = 0
@@ -48,7 +50,7 @@ class BatchConfig:
     def __post_init__(self) -> None:
         if not self.batch_seconds > 0:
             raise ParameterError(f"batch_seconds={self.batch_seconds} must be above 0")
-        for name in ("crop", "spec_augment"):
+        for name in ("crop", "clean", "spec_augment"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ParameterError(f"{name}={getattr(self, name)} must be a probability, in [0, 1]")
         if self.seed < 0:
@@ -71,6 +73,7 @@ class DistillBatch(NamedTuple):
         sizes: inputs of each utterance.
         targets: `[B, L, T, D]` float16, the teacher's layers at the student's frames; None without frame teacher.
         num_frames: `[B]` frames of the student.
+        is_clean: `[B]` whether the utterance is heard as it is.
         vectors: `[B, D]` unit vectors of the utterance's speaker.
         has_vector: `[B]` where there is one.
         labels: transcripts as class numbers, one after another.
@@ -81,6 +84,7 @@ class DistillBatch(NamedTuple):
     sizes: list[int]
     targets: Tensor | None
     num_frames: Tensor
+    is_clean: Tensor
     vectors: Tensor | None
     has_vector: Tensor
     labels: Tensor
@@ -99,6 +103,16 @@ class _Steps(Dataset):
 
     def __getitem__(self, step: int) -> DistillBatch:
         return self._batches.make(step)
+
+
+class _Made(NamedTuple):
+    """An example as the student hears it, and what it is to learn of it."""
+
+    inputs: np.ndarray
+    targets: np.ndarray | None
+    num_frames: int
+    speed: float
+    is_clean: bool
 
 
 def _start_worker(number: int) -> None:
@@ -186,12 +200,14 @@ class Batches:
         batches = plan_batches(blurred, self.config.batch_seconds)
         return [[examples[index] for index in batches[number]] for number in rng.permutation(len(batches))]
 
-    def _make_one(self, example: Example, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None, int, float]:
-        clean = self.audio.read(example.item, example.start, example.duration)
-        other = self.audio.read(self.items[rng.integers(len(self.items))])
-        samples, speed = self.config.augmentation(clean, rng, [other])
+    def _make_one(self, example: Example, rng: np.random.Generator) -> "_Made":
+        samples, speed = self.audio.read(example.item, example.start, example.duration), 1.0
+        is_clean = rng.random() < self.config.clean
+        if not is_clean:
+            other = self.audio.read(self.items[rng.integers(len(self.items))])
+            samples, speed = self.config.augmentation(samples, rng, [other])
         inputs = self.encoder.prepare(samples)
-        if rng.random() < self.config.spec_augment:
+        if not is_clean and rng.random() < self.config.spec_augment:
             inputs = spec_augment(inputs, rng)
         num_frames = self.encoder.num_frames(len(samples))
         targets = None
@@ -199,12 +215,10 @@ class Batches:
             times = self.encoder.grid.times(num_frames) * speed + example.start
             hop = self.encoder.grid.hop / self.encoder.sample_rate * speed
             targets = self.teacher.at(example.item, times, hop).astype(np.float16)
-        return inputs, targets, num_frames, speed
+        return _Made(inputs, targets, num_frames, speed, is_clean)
 
-    def _collate(
-        self, examples: Sequence[Example], made: Sequence[tuple[np.ndarray, np.ndarray | None, int, float]]
-    ) -> DistillBatch:
-        inputs, targets, num_frames, speeds = zip(*made, strict=True)
+    def _collate(self, examples: Sequence[Example], made: Sequence["_Made"]) -> DistillBatch:
+        inputs, targets, num_frames, speeds, is_clean = zip(*made, strict=True)
         # Another speed is another voice, and half a transcript is none.
         vectors = [
             self.vectors.get(example.item) if abs(speed - 1) < 0.03 else None
@@ -220,6 +234,7 @@ class Batches:
             [len(values) for values in inputs],
             None if self.teacher is None else _pad_targets(targets),
             torch.tensor(num_frames),
+            torch.tensor(is_clean),
             torch.from_numpy(np.stack([np.zeros(dim, np.float32) if v is None else v for v in vectors]))
             if dim
             else None,

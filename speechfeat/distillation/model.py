@@ -26,6 +26,8 @@ class Tasks:
 
     Attributes:
         taps: block of the student -> layer of the teacher.
+        clean_taps: blocks of them that learn from utterances heard as they are alone. What is learnt from dirty speech
+            no longer tells level and channel, which low layers of a teacher do.
         speaker_blocks: blocks whose mean and deviation over time give the speaker's vector.
         frame_weight: of the frame loss of every tap.
         pooled_weight: of the L1 distance between found and wanted frames' mean and deviation over time, of every tap:
@@ -38,9 +40,10 @@ class Tasks:
     """
 
     taps: Mapping[int, int] = field(default_factory=dict)
+    clean_taps: tuple[int, ...] = ()
     speaker_blocks: tuple[int, ...] = ()
     frame_weight: float = 1.0
-    pooled_weight: float = 0.5
+    pooled_weight: float = 1.0
     speaker_weight: float = 0.15
     ctc_weight: float = 0.05
 
@@ -55,7 +58,7 @@ class Tasks:
         Raises:
             ParameterError: that names the block or layer.
         """
-        for block in (*self.taps, *self.speaker_blocks):
+        for block in (*self.taps, *self.clean_taps, *self.speaker_blocks):
             if not 1 <= block <= num_blocks:
                 raise ParameterError(f"the student has no block {block}; its blocks are 1 to {num_blocks}")
         if self.taps and self.layers[0] < 0:
@@ -152,9 +155,13 @@ class Student(nn.Module):
         pooled: dict[int, Tensor] = {}
         if batch.targets is not None:
             for block in self.tasks.taps:
-                found, wanted = self.frame_heads[str(block)](states[block]), self.target(batch, block)
-                frames[block] = frame_loss(found, wanted, valid)
-                pooled[block] = (statistics(found, valid) - statistics(wanted, valid)).abs().mean()
+                rows = batch.is_clean if block in self.tasks.clean_taps else torch.ones_like(batch.is_clean)
+                if not rows.any():
+                    continue
+                found = self.frame_heads[str(block)](states[block][rows])
+                wanted, present = self.target(batch, block)[rows], valid[rows]
+                frames[block] = frame_loss(found, wanted, present)
+                pooled[block] = (statistics(found, present) - statistics(wanted, present)).abs().mean()
         return frames, pooled
 
     def _speaker_loss(self, states: Mapping[int, Tensor], batch: DistillBatch, valid: Tensor) -> Tensor | None:

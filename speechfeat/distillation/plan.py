@@ -16,7 +16,6 @@ import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 
-from speechfeat.augmentation import Augmentation
 from speechfeat.cli import tell
 from speechfeat.config import ExtractConfig
 from speechfeat.distillation.batches import BatchConfig, Batches
@@ -176,8 +175,7 @@ class Distillation:
         """
         if not self.corpus.held_out:
             raise ParameterError("no speaker was kept out, so there is nothing to evaluate on; raise held_out")
-        clean = replace(self.plan.batches, crop=0.0, spec_augment=0.0, augmentation=Augmentation().scaled(0))
-        batches = self._batches(self.corpus.held_out, clean)
+        batches = self._batches(self.corpus.held_out, replace(self.plan.batches, crop=0.0, clean=1.0))
         return evaluate(self.distiller.student, batches, self.corpus.utterances, self.alphabet, self.device)
 
     def _batches(self, items: Sequence[int], config: BatchConfig) -> Batches:

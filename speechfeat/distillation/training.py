@@ -181,9 +181,10 @@ class Distiller:
         return losses
 
     def _record(self, losses: Losses) -> None:
-        row = {"step": self.step, "loss": losses.total.item()}
-        row.update({f"block {block}": loss for block, loss in losses.frames.items()})
-        row.update({f"block {block} pooled": loss for block, loss in losses.pooled.items()})
+        row: dict[str, float | None] = {"step": self.step, "loss": losses.total.item()}
+        for block in self.student.tasks.taps:
+            row[f"block {block}"] = losses.frames.get(block)
+            row[f"block {block} pooled"] = losses.pooled.get(block)
         self.history.append({**row, "speaker": losses.speaker, "ctc": losses.ctc})
 
     def _resume(self) -> None:

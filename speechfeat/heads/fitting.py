@@ -18,8 +18,8 @@ from speechfeat.heads.batches import FrameBatch, FrameBatches
 from speechfeat.heads.networks import NORMALIZE, FrameNetwork
 
 # The weights of layers are few and far from where they end: with Adam, whose steps are about as long as its rate, they
-# would move by less than 1 in a thousand steps of 1e-3. So theirs is larger, up to a limit.
-MIX_RATE, MOST_MIX_RATE = 10.0, 0.1
+# would move by less than 1 in a thousand steps of 1e-3, and the rest would have learnt from the wrong layers by then.
+MIX_RATE, MOST_MIX_RATE = 50.0, 0.1
 CLIP = 5.0
 
 
@@ -32,7 +32,7 @@ class FrameConfig:
     """How a head on frames is made and trained.
 
     Attributes:
-        learning_rate: of AdamW; the layer weights have ten times of it, at most 0.1.
+        learning_rate: of AdamW; the layer weights have 50 times of it, at most 0.1.
         epochs: the most.
         patience: epochs without a better validation score or a lower validation loss after which training ends.
         validation_share: of the training utterances, on which the best epoch is chosen; 0 for none, then the last epoch

@@ -56,21 +56,26 @@ def _by_group(classes: np.ndarray, names: Sequence[str], groups: np.ndarray, sha
             f"all of {len(groups)} utterances are of one group; validation keeps groups apart: give groups=None, or "
             "train without validation (validation_share=0)"
         )
-    # The fold wanted first, then smaller ones: one that takes the last of a class from training serves no one.
-    for k in sorted({min(max(2, round(1 / share)), count), count}):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of classes with fewer rows than folds
-            splitter = StratifiedGroupKFold(k, shuffle=True, random_state=seed)
-            try:
-                folds = list(splitter.split(classes, classes, groups))
-            except ValueError:  # no class has as many rows as there are folds
-                continue
-        whole = [fold for fold in folds if len(np.unique(classes[fold[0]])) == len(names) and len(fold[1])]
+    wanted = min(max(2, round(1 / share)), count)
+    # Smaller parts, and then half, where one of the size wanted would take the last of a class from training.
+    for k in dict.fromkeys((wanted, count, 2)):
+        whole = [fold for fold in _folds(classes, groups, k, seed) if len(np.unique(classes[fold[0]])) == len(names)]
         if whole:
-            # Of these, one that tells most of the classes.
             return max(whole, key=lambda fold: len(np.unique(classes[fold[1]])))
-    alone = next((name for number, name in enumerate(names) if len(np.unique(groups[classes == number])) < 2), names[0])
+    alone = [name for number, name in enumerate(names) if len(np.unique(groups[classes == number])) < 2]
     raise ParameterError(
-        f"no group can be kept apart for validation without taking class {alone!r} from training, which is in too few "
-        "groups: leave the class out, give groups=None, or train without validation (validation_share=0)"
+        "whichever group is kept apart for validation, a class is no longer trained on"
+        + (f", such as {alone[0]!r}, which is in one group only" if alone else "")
+        + ": give groups=None, or train without validation (validation_share=0)"
     )
+
+
+def _folds(classes: np.ndarray, groups: np.ndarray, k: int, seed: int) -> list[Fold]:
+    """Of whole groups, none of them empty."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        try:
+            folds = list(StratifiedGroupKFold(k, shuffle=True, random_state=seed).split(classes, classes, groups))
+        except ValueError:  # no class has as many rows as there are to be folds
+            return []
+    return [fold for fold in folds if len(fold[1])]
