@@ -65,11 +65,12 @@ def train_detector(
 
     Args:
         store: with frames and a pooling of "mean", "std", "mean+std" or "max", which the head takes.
-        events: a row a word, other columns are ignored: id (of the recording), label, start and end in seconds of it.
+        events: a row a word: id (of the recording), label, start and end in seconds of it; and, if known, group, such
+            as the speaker: what is chosen in folds of the training data is chosen by that.
         kind: of head, one of `POOLED_KINDS`.
         ids: of the recordings to train on; None for all. What is in no event is background.
-        layers: None for all that the store has, side by side; "auto" for the one that best tells words from each
-            other and from background in other recordings than it was trained on; else as for `load_encoder`.
+        layers: None for all that the store has, side by side; "auto" for the one that best tells words of other groups
+            than it was trained on from each other and from background; else as for `load_encoder`.
         windows: lengths in seconds; None takes some from the shortest words to the longest.
         hop: seconds from one window to the next.
         threshold: probability from which on the head will report a keyword.
@@ -126,6 +127,8 @@ def _checked(events: pd.DataFrame, keys: Sequence[str], store: Store) -> pd.Data
     if missing := {"id", "label", "start", "end"}.difference(events.columns):
         raise ParameterError(f"events have no column {', '.join(sorted(missing))}; give id, label, start and end")
     words = events[events["id"].isin(set(keys))].reset_index(drop=True)
+    known = words["group"] if "group" in words else pd.Series("", words.index)
+    words["group"] = known.where(known.notna() & (known != ""), "recording " + words["id"])
     if words.empty:
         known = f"ids such as {keys[0]!r}" if keys else "no ids"
         raise ParameterError(f"none of {len(events)} events is in a recording to train on, which have {known}")
@@ -166,15 +169,16 @@ class _Material:
         labels: of the word that each overlaps most; background where it overlaps none.
         overlaps: with that word, intersection over union.
         is_word: whether it is that word.
-        recordings: number of the recording.
+        groups: of the word where it is one, else the recording.
     """
 
     def __init__(self, slider: Slider, keys: Sequence[str], words: pd.DataFrame) -> None:
         self._slider, self._keys = slider, keys
         self.classes = sorted({*words["label"], BACKGROUND})
         found = [_compare(slider, key, words[words["id"] == key]) for key in keys]
-        self.labels, self.overlaps, self.is_word = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        self.recordings = np.repeat(np.arange(len(keys)), [len(labels) for labels, _, _ in found])
+        self.labels, self.overlaps, self.is_word, self.groups = (
+            np.concatenate(parts) for parts in zip(*found, strict=True)
+        )
         if (self.overlaps >= IS_NONE).all():
             raise ParameterError("there is nothing but keywords in the recordings; add some of other speech")
         if unfit := sorted(set(words["label"]).difference(self.labels[self.is_word])):
@@ -184,12 +188,11 @@ class _Material:
             )
 
     def choose_layer(self, count: int, seed: int) -> LayerChoice:
-        """The layer that best tells so many windows of words and of background, in folds by recording if it can be."""
+        """The layer that best tells so many windows of words and of background, in folds by group."""
         rng = np.random.default_rng(seed)
         chosen = _some(self.is_word, count, rng) | self._draw(count, rng)
         values, codes = self._gather(chosen)
-        several = len(self._keys) > 1
-        return choose_layer(values, codes, self.recordings[chosen] if several else None, seed=seed)
+        return choose_layer(values, codes, self.groups[chosen], seed=seed)
 
     def fit(self, estimator: TunedClassifier, negatives: int, rounds: int, seed: int) -> None:
         """Fit on words and background, and again with the background that was taken for words."""
@@ -215,8 +218,7 @@ class _Material:
 
     def _fit(self, estimator: TunedClassifier, chosen: np.ndarray) -> None:
         values, codes = self._gather(chosen)
-        several = len(self._keys) > 1
-        estimator.fit(values.reshape(len(values), -1), codes, self.recordings[chosen] if several else None)
+        estimator.fit(values.reshape(len(values), -1), codes, self.groups[chosen])
 
     def _gather(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Embeddings `[n, L, D']` of the windows chosen, and the number of the class of each."""
@@ -250,23 +252,25 @@ def _named_layers(store: Store, layers: Layers | None) -> tuple[int, ...] | None
     return select_layers(layers, store.config["encoder"]["num_layers"]).indices
 
 
-def _compare(slider: Slider, key: str, words: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of all windows of a recording: label and overlap of the word that they overlap most, and whether they are it."""
+def _compare(slider: Slider, key: str, words: pd.DataFrame) -> tuple[np.ndarray, ...]:
+    """Of all windows of a recording: label of and overlap with the word most overlapped, whether it is it, group."""
     spans = list(slider.spans(key))
     sizes = np.cumsum([0] + [len(starts) for starts, _ in spans])
     labels, overlaps = np.full(sizes[-1], BACKGROUND, object), np.zeros(sizes[-1])
-    is_word = np.zeros(sizes[-1], bool)
-    for label, start, end in zip(words["label"], words["start"], words["end"], strict=True):
+    groups, fits = np.full(sizes[-1], f"recording {key}", object), np.zeros(sizes[-1], bool)
+    for word in words.itertuples():
         best, place = FITS, -1
         for begin, (starts, ends) in zip(sizes, spans, strict=False):
-            first, stop = np.searchsorted(ends, start, "right"), np.searchsorted(starts, end, "left")
+            first, stop = np.searchsorted(ends, word.start, "right"), np.searchsorted(starts, word.end, "left")
             near = slice(begin + first, begin + stop)
-            shared = np.minimum(ends[first:stop], end) - np.maximum(starts[first:stop], start)
-            overlap = shared / (ends[first:stop] - starts[first:stop] + end - start - shared)
+            shared = np.minimum(ends[first:stop], word.end) - np.maximum(starts[first:stop], word.start)
+            overlap = shared / (ends[first:stop] - starts[first:stop] + word.end - word.start - shared)
             more = overlap > overlaps[near]
-            labels[near][more], overlaps[near][more] = label, overlap[more]
+            labels[near][more], overlaps[near][more] = word.label, overlap[more]
+            groups[near][more] = word.group
             if len(overlap) and overlap.max() > best:
                 best, place = overlap.max(), begin + first + int(overlap.argmax())
         if place >= 0:
-            is_word[place] = labels[place] == label
-    return labels, overlaps, is_word | (overlaps >= IS_WORD)
+            fits[place] = labels[place] == word.label
+    is_word = fits | (overlaps >= IS_WORD)
+    return labels, overlaps, is_word, np.where(is_word, groups, f"recording {key}")

@@ -214,7 +214,9 @@ def test_the_best_of_several_layers_is_taken(store: Store, events: pd.DataFrame,
     layers, scores = head.record.options["layer_scores"]
     assert layers == [0, 1]
     assert head.record.binding.layers == (layers[int(np.argmax([score for score, _, _ in scores]))],)
-    both = train_detector(deep, events, rounds=0, negatives=5)
+    with pytest.raises(ParameterError, match="in 2 groups give no two folds"):
+        train_detector(deep, events.assign(group="one"), ids=deep.ids[:1], layers="auto")
+    both = train_detector(deep, events.drop(columns="group"), rounds=0, negatives=5)
     assert both.record.binding.layers == (0, 1)
     assert len(detect(both, deep, deep.ids[:1])) >= 5
 

@@ -44,9 +44,11 @@ def test_words_are_where_the_events_say(words: list[Utterance], background: list
     assert events["label"].value_counts().to_dict() == {"low": 5, "high": 5}
     assert events["source"].is_unique
     assert (events["start"].to_numpy()[1:] > events["end"].to_numpy()[:-1]).all()
+    speakers = {one.id: one.labels["speaker"] for one in words}
     covered = np.zeros(len(samples), bool)
     for event in events.itertuples():
         assert event.source.startswith(event.label)
+        assert event.group == speakers[event.source]
         span = slice(round(event.start * RATE), round(event.end * RATE))
         covered[span] = True
         assert 0.3 < event.end - event.start < 0.5
@@ -96,7 +98,7 @@ def test_without_keywords_there_is_background_alone(background: list[Utterance])
     samples, events = make_long_recording([], background, 10)
     assert len(samples) == 10 * RATE
     assert events.empty
-    assert list(events.columns) == ["label", "start", "end", "source"]
+    assert list(events.columns) == ["label", "start", "end", "group", "source"]
 
 
 @pytest.mark.parametrize(

@@ -196,7 +196,7 @@ def test_interrupted_and_resumed(
     with monkeypatch.context() as patched:
         patched.setattr(Progress, "update", interrupt)
         assert main(arguments) == 130
-        assert "nothing is kept; with --features DIR" in capsys.readouterr().err
+        assert "nothing is kept, but with --features DIR" in capsys.readouterr().err
         assert main([*arguments, "--features", str(tmp_path / "kept")]) == 130
     assert "the same command goes on from here" in capsys.readouterr().err
     assert not (tmp_path / "out.csv").exists()

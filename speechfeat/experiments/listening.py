@@ -145,6 +145,7 @@ def spot_keywords(
             every=every,
             seed=how.seed,
             label=keywords.label,
+            group=keywords.group or "speaker",
         ).assign(id=lambda table, part=part: part + "/" + table["id"])
         for part, (words, speech, num, every) in parts.items()
     ]

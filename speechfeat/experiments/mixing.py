@@ -1,6 +1,6 @@
 """Long recordings with keywords at known times, made from clips of keywords and from other speech.
 
-samples, events = make_long_recording(clips, speech, seconds=600)     # events: label, start, end, source
+samples, events = make_long_recording(clips, speech, seconds=600)     # events: label, start, end ...
 events = write_long_recordings("long", clips, speech, num=3)          # files, and events with the id of each
 """
 
@@ -40,7 +40,7 @@ FADE_SECONDS = 0.01
 STEPS_PER_SECOND = 40
 
 EVENTS, MADE_OF = "events.csv", "made_of.json"
-COLUMNS = ("label", "start", "end", "source")
+_NAMES = dict.fromkeys(("id", "label", "group", "source"), str)
 
 
 class _Word(NamedTuple):
@@ -56,6 +56,7 @@ def make_long_recording(
     seed: int = 0,
     *,
     label: str = "keyword",
+    group: str = "speaker",
     every: float = 6.0,
     gap: tuple[float, float] = (0.05, 0.25),
     vary_db: float = 3.0,
@@ -79,6 +80,7 @@ def make_long_recording(
         seconds: of the result.
         seed: of all that is drawn.
         label: which label of a clip names its keyword.
+        group: which label of a clip, if it has it, names what is not to be both trained on and tested: who speaks.
         every: seconds from one keyword to the next, on average.
         gap: seconds without speech before and after a keyword, the least and the most.
         vary_db: a keyword is louder or softer than the speech around by up to this.
@@ -87,7 +89,7 @@ def make_long_recording(
         sample_rate: of the result, in Hz.
 
     Returns:
-        Samples `[N]` float32, and a row an event: label, start and end in seconds, source (the id of the clip).
+        Samples `[N]` float32, and a row an event: label, start and end in seconds, group, source (the id of the clip).
 
     Raises:
         ParameterError: if a number is out of range, a clip has no label, or there is too little background.
@@ -112,18 +114,17 @@ def make_long_recording(
     loud = [word.samples * gain for word, gain in zip(words, gains, strict=True)]
     samples, starts = _insert(speech, loud, places, gaps, sample_rate)
     samples += LEVEL * 10 ** (FLOOR_DB / 20) * rng.standard_normal(count, np.float32)
-    rows = [
-        (
-            word.utterance.labels[label],
-            start / sample_rate,
-            (start + len(word.samples)) / sample_rate,
-            word.utterance.id,
-        )
-        for word, start in zip(words, starts, strict=True)
-    ]
     if band == "keywords":
         band = min((word.source_rate for word in words), default=sample_rate)
-    return _limited(samples, sample_rate, band), pd.DataFrame(rows, columns=list(COLUMNS))
+    ends = np.add(starts, [len(word.samples) for word in words])
+    events = {
+        "label": [word.utterance.labels[label] for word in words],
+        "start": np.divide(starts, sample_rate),
+        "end": np.divide(ends, sample_rate),
+        "group": [word.utterance.labels.get(group, "") for word in words],
+        "source": [word.utterance.id for word in words],
+    }
+    return _limited(samples, sample_rate, band), pd.DataFrame(events)
 
 
 def write_long_recordings(
@@ -152,7 +153,7 @@ def write_long_recordings(
         options: further arguments of `make_long_recording`.
 
     Returns:
-        A row an event: id (of the recording, as the extractor names it), label, start, end, source.
+        A row an event: id (of the recording, as the extractor names it), label, start, end, group, source.
 
     Raises:
         ParameterError: as of `make_long_recording`, and if the folder holds recordings that were made otherwise.
@@ -165,7 +166,7 @@ def write_long_recordings(
     if (top / MADE_OF).exists():
         if (top / MADE_OF).read_text(encoding="utf-8") != made_of:
             raise ParameterError(f"{os.fspath(folder)!r} holds recordings made otherwise; remove it or name another")
-        return pd.read_csv(top / EVENTS, dtype={"id": str, "label": str, "source": str}, keep_default_na=False)
+        return pd.read_csv(top / EVENTS, dtype=_NAMES, keep_default_na=False)
     tables = []
     for number in range(num):
         samples, events = make_long_recording(
