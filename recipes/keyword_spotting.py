@@ -24,11 +24,10 @@ SPLITS = {"fsdd": "logo"}
 
 def find_in_long(options: argparse.Namespace, model: str) -> None:
     """Make long recordings, train a detector, test it on others, and keep what came of it."""
-    background = sf.Corpus("background", sf.discover(options.long), "text")
     out = options.out / sf.model_slug(model) / "long"
     result = sf.spot_keywords(
         sf.corpus_of(options),
-        background,
+        options.long,
         options.out / "long",
         model,
         # What tells a word best when it is cut out lets more pass for it in running speech: measured on FSDD's digits.
@@ -41,7 +40,7 @@ def find_in_long(options: argparse.Namespace, model: str) -> None:
         plan=sf.SpottingPlan(seed=options.seed),
     )
     sf.write_results(out, {"command": sf.command_line(), "tested": result.test_groups, **result.report.describe()})
-    sf.plot_spotting({"all keywords": result.report.curve}, out / "curve.png")
+    sf.plot_spotting(result.report.curves, out / "curves.png")
     result.detections.to_csv(out / "detections.csv", index=False)
     result.events.to_csv(out / "events.csv", index=False)
     result.head.save(out / "head", overwrite=True)

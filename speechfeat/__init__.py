@@ -92,7 +92,6 @@ _LAZY = {
     "cross_validate": "experiments.crossval",
     "det_curve": "metrics",
     "detect": "detection",
-    "discover": "corpus",
     "embed": "extraction",
     "equal_error_rate": "metrics",
     "evaluate_detections": "experiments.spot",
@@ -166,7 +165,6 @@ if TYPE_CHECKING:
     from speechfeat.corpora.base import Corpus as Corpus
     from speechfeat.corpora.opening import CORPORA as CORPORA
     from speechfeat.corpora.opening import open_corpus as open_corpus
-    from speechfeat.corpus import discover as discover
     from speechfeat.detection import Listening as Listening
     from speechfeat.detection import detect as detect
     from speechfeat.detectors import train_detector as train_detector

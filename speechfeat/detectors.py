@@ -70,7 +70,8 @@ def train_detector(
         kind: of head, one of `POOLED_KINDS`.
         ids: of the recordings to train on; None for all. What is in no event is background.
         layers: None for all that the store has, side by side; "auto" for the one that best tells words of other groups
-            than it was trained on from each other and from background; else as for `load_encoder`.
+            than it was trained on from each other and from background, which without groups is a layer too low, for
+            it knows the speakers; else as for `load_encoder`.
         windows: lengths in seconds; None takes some from the shortest words to the longest.
         hop: seconds from one window to the next.
         threshold: probability from which on the head will report a keyword.

@@ -10,7 +10,9 @@ import pytest
 import soundfile
 
 from speechfeat.corpora.base import Corpus
+from speechfeat.corpora.opening import open_corpus
 from speechfeat.detection import BACKGROUND, detect
+from speechfeat.encoders.loading import load_encoder
 from speechfeat.errors import ParameterError
 from speechfeat.experiments.listening import SpottingPlan, spot_keywords
 from speechfeat.experiments.mixing import LEVEL, make_long_recording, without_words, write_long_recordings
@@ -240,8 +242,21 @@ def test_the_whole_experiment(words: list[Utterance], background: list[Utterance
     again = spot_keywords(keywords, background, tmp_path, "mfcc", plan=plan, quiet=True, hop=0.02)
     pd.testing.assert_frame_equal(again.detections, result.detections)
     assert files == {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.flac")}
+    loaded = spot_keywords(keywords, background, tmp_path, load_encoder("mfcc"), plan=plan, quiet=True, hop=0.02)
+    pd.testing.assert_frame_equal(loaded.detections, result.detections)
     with pytest.raises(ParameterError, match="has no 'nobody' to test"):
         spot_keywords(keywords, background, tmp_path, "mfcc", plan=replace(plan, test_groups=["nobody"]), quiet=True)
     alone = replace(keywords, utterances=[one for one in words if one.labels["speaker"] == "s0"])
     with pytest.raises(ParameterError, match="has 1 speakers or other groups, too few"):
         spot_keywords(alone, background, tmp_path, "mfcc", plan=plan, quiet=True)
+
+
+@pytest.mark.shared
+def test_digits_of_unknown_speakers_are_found_in_speech(shared: Path, tmp_path: Path) -> None:
+    digits = open_corpus("manifest", shared / "data" / "fsdd.tsv", label="keyword", group="speaker")
+    plan = SpottingPlan(seconds=120, num_train=3, num_test=1, train_every=2, test_every=4, false_alarms_per_hour=60)
+    speech = shared / "data" / "common_voice_en.tsv"
+    result = spot_keywords(digits, speech, tmp_path, layers="penultimate", plan=plan, quiet=True)
+    assert result.report.overall["events"] == 30
+    assert result.report.overall["false_rejection"] <= 0.5
+    assert result.report.times["close"].min() >= 0.9

@@ -417,6 +417,14 @@ def test_batches_cover_every_utterance_once_an_epoch(store: Store) -> None:
     assert sorted(np.concatenate([batch.rows for batch in batches.once()])) == rows.tolist()
 
 
+def test_batches_of_large_frames_are_small(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = FrameReader(store, Binding.of(store, frames=True), store.ids)
+    assert max(len(batch.rows) for batch in FrameBatches(reader, range(len(store))).once()) == 32
+    monkeypatch.setattr("speechfeat.heads.batches.MOST_VALUES", 30 * len(LAYERS) * DIM)
+    for batches in (FrameBatches(reader, range(len(store))).once(), FrameBatches(reader, range(len(store))).epoch(0)):
+        assert max(batch.frames.numel() for batch in batches) <= 30 * len(LAYERS) * DIM
+
+
 def test_what_is_kept_in_memory_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     binding, ids = Binding.of(store, [2], frames=True), store.ids[:10]
     sizes = [DIM * 4 * store.frames(key).num_frames for key in ids]  # of one layer of three

@@ -32,7 +32,7 @@ from speechfeat.leaks import SPEAKER_COLUMNS
 from speechfeat.store import Store
 from speechfeat.types import Utterance
 
-RECORDINGS = "recordings"
+RECORDINGS, PARTS = "recordings", ("train", "test")
 # Low enough that the curve reaches tens of false alarms an hour.
 LOWEST = 0.01
 _DIGITS = dict(enumerate(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]))
@@ -112,8 +112,8 @@ def spot_keywords(
             (label "text"), what holds a keyword by them, or has none, is left out; speakers are kept apart too.
         folder: that gets recordings and features.
         model: as for `load_encoder`, or an encoder.
-        layers: "auto" for the one that tells most on the training recordings, else as for `load_encoder`; several are
-            laid side by side.
+        layers: "auto" for the one that, on the training recordings, tells most of the words of other speakers, or the
+            penultimate where speakers are not known; else as for `load_encoder`, several being laid side by side.
         kind: of head, one of `POOLED_KINDS`.
         plan: how; None for an hour to train on and an hour to test on.
         pool: of windows: "mean", "std", "mean+std" or "max".
@@ -128,34 +128,18 @@ def spot_keywords(
         SpeechfeatError: as of `corpus_features`.
     """
     how = plan or SpottingPlan()
-    train_words, test_words = _divide(keywords, how.test_share, how.seed, how.test_groups)
-    train_speech, test_speech = _divide(_other_speech(background, keywords), how.test_share, how.seed)
-    top = Path(folder)
-    parts = {
-        "train": (train_words, train_speech, how.num_train, how.train_every),
-        "test": (test_words, test_speech, how.num_test, how.test_every),
-    }
-    tables = [
-        write_long_recordings(
-            top / RECORDINGS / part,
-            words,
-            speech,
-            num=num,
-            seconds=how.seconds,
-            every=every,
-            seed=how.seed,
-            label=keywords.label,
-            group=keywords.group or "speaker",
-        ).assign(id=lambda table, part=part: part + "/" + table["id"])
-        for part, (words, speech, num, every) in parts.items()
-    ]
-    events = pd.concat(tables, ignore_index=True)
-    is_auto = layers == "auto"
-    encoder = as_encoder(model, "all" if is_auto else layers, device=device, dtype=dtype, **(encoder_options or {}))
-    made = Corpus("long recordings", discover(top / RECORDINGS), keywords.label)
-    name = "-".join([model_slug(encoder.name), *map(str, encoder.selection.indices)])
-    store = corpus_features(made, top / name, encoder, "penultimate", pool=pool, frames=True, quiet=quiet).store
-    train, test = ([key for key in store.ids if key.startswith(f"{part}/")] for part in parts)
+    words = _divide(keywords, how.test_share, how.seed, how.test_groups)
+    events = _make_recordings(Path(folder) / RECORDINGS, keywords, words, background, how)
+    # In folds of the same speakers the lower layers look best: they know the speakers.
+    is_auto = layers == "auto" and keywords.group is not None
+    if layers == "auto":
+        layers = "all" if is_auto and not isinstance(model, Encoder) else "penultimate"
+    encoder = as_encoder(model, layers, device=device, dtype=dtype, **(encoder_options or {}))
+    made = Corpus("long recordings", discover(Path(folder) / RECORDINGS), keywords.label)
+    store = corpus_features(
+        made, _features_folder(Path(folder), encoder), encoder, "penultimate", pool=pool, frames=True, quiet=quiet
+    ).store
+    train, test = ([key for key in store.ids if key.startswith(f"{part}/")] for part in PARTS)
     head = train_detector(
         store,
         events,
@@ -171,9 +155,41 @@ def spot_keywords(
     durations = store.table().set_index("id")["duration"].loc[test].to_dict()
     report = evaluate_detections(detections, spoken, durations, false_alarms_per_hour=how.false_alarms_per_hour)
     _keep(head, report)
-    return SpottingResult(
-        head, report, spoken, detections, sorted(set(_groups(replace(keywords, utterances=test_words)))), store
-    )
+    tested = sorted(set(_groups(replace(keywords, utterances=words[1]))))
+    return SpottingResult(head, report, spoken, detections, tested, store)
+
+
+def _features_folder(folder: Path, encoder: Encoder) -> Path:
+    """One for every encoder and choice of its layers."""
+    chosen = "layers" if encoder.selection.stacked else "layer"
+    return folder / "-".join([model_slug(encoder.name), chosen, *map(str, encoder.selection.indices)])
+
+
+def _make_recordings(
+    folder: Path,
+    keywords: Corpus,
+    words: tuple[list[Utterance], list[Utterance]],
+    background: Corpus | Sequence[Utterance] | str | os.PathLike[str],
+    how: SpottingPlan,
+) -> pd.DataFrame:
+    """Recordings to train on and to test on, from words that are divided already; their events."""
+    speech = _divide(_other_speech(background, keywords), how.test_share, how.seed)
+    numbers, spacings = (how.num_train, how.num_test), (how.train_every, how.test_every)
+    tables = []
+    for part, clips, others, num, every in zip(PARTS, words, speech, numbers, spacings, strict=True):
+        events = write_long_recordings(
+            folder / part,
+            clips,
+            others,
+            num=num,
+            seconds=how.seconds,
+            every=every,
+            seed=how.seed,
+            label=keywords.label,
+            group=keywords.group or "speaker",
+        )
+        tables.append(events.assign(id=f"{part}/" + events["id"]))
+    return pd.concat(tables, ignore_index=True)
 
 
 def _keep(head: PooledHead, report: SpottingReport) -> None:

@@ -15,6 +15,8 @@ from speechfeat.store import Store
 # In an epoch, the length of an utterance counts for up to this much more than it is: utterances of like lengths then
 # do not meet in every epoch.
 LONGEST_BLUR = 1.3
+# Of a padded batch: 256 MiB, and some three times as much while a network is trained on it.
+MOST_VALUES = 2**26
 
 
 class FrameBatch(NamedTuple):
@@ -41,10 +43,12 @@ class Reader(Protocol):
     Attributes:
         ids: of the utterances, one a row.
         lengths: `[n]` frames of each.
+        frame_size: values of a frame, L * D.
     """
 
     ids: list[str]
     lengths: np.ndarray
+    frame_size: int
 
     def read(self, row: int) -> np.ndarray:
         """The frames of one utterance, `[L, T, D]`."""
@@ -76,6 +80,7 @@ class FrameReader:
         self.lengths = table.loc[self.ids].to_numpy()
         if (empty := np.flatnonzero(self.lengths < 1)).size:
             raise ParameterError(f"{len(empty)} utterances have no frame, first {self.ids[empty[0]]!r}; leave them out")
+        self.frame_size = len(binding.layers) * store.config["encoder"]["dim"]
         self._store, self._binding = store, binding
         # What was stored in half precision takes half the room, and loses nothing.
         self._dtype = np.dtype(store.config["store"]["dtype"])
@@ -111,6 +116,7 @@ class EmbeddingReader:
         self.ids = list(ids)
         self.lengths = np.ones(len(self.ids), np.int64)
         self._values = binding.embeddings(store, self.ids)[:, :, None]
+        self.frame_size = int(np.prod(self._values.shape[1:]))
 
     def read(self, row: int) -> np.ndarray:
         """`[L, 1, D]`."""
@@ -130,7 +136,8 @@ class FrameBatches:
     Args:
         reader: of the frames.
         rows: which of its utterances.
-        batch_frames: the most frames in a padded batch; a longer utterance is a batch of its own.
+        batch_frames: the most frames in a padded batch, fewer where frames are so large that it would not fit into
+            256 MiB; a longer utterance is a batch of its own.
         batch_size: the most utterances in a batch.
         crop: frames that are taken of a longer utterance in an epoch, from a place drawn anew; None takes all.
         seed: of order and crops.
@@ -147,7 +154,8 @@ class FrameBatches:
         seed: int = 0,
     ) -> None:
         self.reader, self.rows = reader, np.asarray(rows, np.int64)
-        self.batch_frames, self.batch_size, self.crop, self.seed = batch_frames, batch_size, crop, seed
+        self.batch_frames = max(1, min(batch_frames, MOST_VALUES // reader.frame_size))
+        self.batch_size, self.crop, self.seed = batch_size, crop, seed
 
     def epoch(self, number: int) -> Iterator[FrameBatch]:
         """Each utterance once, beside others of about its length, in an order that seed and number decide."""

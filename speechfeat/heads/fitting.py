@@ -38,7 +38,7 @@ class FrameConfig:
         validation_share: of the training utterances, on which the best epoch is chosen; 0 for none, then the last epoch
             is kept.
         batch_size: the most utterances in a batch.
-        batch_frames: the most frames in a padded batch.
+        batch_frames: the most frames in a padded batch; see `FrameBatches`.
         crop_seconds: of a longer utterance, a stretch of this length is taken in each epoch; None takes all.
         width: of the body.
         hidden: sizes of hidden layers between the pooled vector and the embedding.
