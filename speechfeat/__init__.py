@@ -45,6 +45,7 @@ _LAZY = {
     "Head": "heads.base",
     "HeadPlan": "experiments.crossval",
     "HeadRecord": "heads.base",
+    "InputError": "errors",
     "LayerChoice": "heads.choosing",
     "LayerScore": "probing",
     "Leak": "leaks",
@@ -69,6 +70,11 @@ _LAZY = {
     "Store": "store",
     "StoreError": "errors",
     "Tasks": "distillation.model",
+    "TextConfig": "config",
+    "TextEncoder": "encoders.text",
+    "TextError": "errors",
+    "TextExtractor": "text_extraction",
+    "TextFeatures": "text_features",
     "Trials": "experiments.trials",
     "Utterance": "types",
     "Verification": "experiments.verify",
@@ -93,9 +99,11 @@ _LAZY = {
     "det_curve": "metrics",
     "detect": "detection",
     "embed": "extraction",
+    "embed_texts": "text_extraction",
     "equal_error_rate": "metrics",
     "evaluate_detections": "experiments.spot",
     "extract_features": "extraction",
+    "extract_text_features": "text_extraction",
     "extraction_of": "experiments.options",
     "false_rejection_at": "spotting",
     "false_rejection_curve": "spotting",
@@ -106,6 +114,7 @@ _LAZY = {
     "listed_fold": "splits",
     "load_encoder": "encoders.loading",
     "load_head": "heads.opening",
+    "load_text_encoder": "encoders.text_loading",
     "macro_f1": "classification",
     "main_with_errors": "cli",
     "make_folds": "splits",
@@ -162,6 +171,7 @@ if TYPE_CHECKING:
     from speechfeat.cli import main_with_errors as main_with_errors
     from speechfeat.cli import stopping as stopping
     from speechfeat.config import ExtractConfig as ExtractConfig
+    from speechfeat.config import TextConfig as TextConfig
     from speechfeat.corpora.base import Corpus as Corpus
     from speechfeat.corpora.opening import CORPORA as CORPORA
     from speechfeat.corpora.opening import open_corpus as open_corpus
@@ -177,12 +187,16 @@ if TYPE_CHECKING:
     from speechfeat.distillation.training import Distiller as Distiller
     from speechfeat.encoders.base import Encoder as Encoder
     from speechfeat.encoders.loading import load_encoder as load_encoder
+    from speechfeat.encoders.text import TextEncoder as TextEncoder
+    from speechfeat.encoders.text_loading import load_text_encoder as load_text_encoder
     from speechfeat.encoders.wrapped import wrap_module as wrap_module
     from speechfeat.errors import AudioError as AudioError
+    from speechfeat.errors import InputError as InputError
     from speechfeat.errors import ModelError as ModelError
     from speechfeat.errors import ParameterError as ParameterError
     from speechfeat.errors import SpeechfeatError as SpeechfeatError
     from speechfeat.errors import StoreError as StoreError
+    from speechfeat.errors import TextError as TextError
     from speechfeat.experiments.classify import Classification as Classification
     from speechfeat.experiments.crossval import Answers as Answers
     from speechfeat.experiments.crossval import HeadPlan as HeadPlan
@@ -274,6 +288,10 @@ if TYPE_CHECKING:
     from speechfeat.spotting import false_rejection_curve as false_rejection_curve
     from speechfeat.spotting import match_detections as match_detections
     from speechfeat.store import Store as Store
+    from speechfeat.text_extraction import TextExtractor as TextExtractor
+    from speechfeat.text_extraction import embed_texts as embed_texts
+    from speechfeat.text_extraction import extract_text_features as extract_text_features
+    from speechfeat.text_features import TextFeatures as TextFeatures
     from speechfeat.transcripts import ENGLISH as ENGLISH
     from speechfeat.types import Frames as Frames
     from speechfeat.types import Utterance as Utterance

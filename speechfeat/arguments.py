@@ -16,6 +16,15 @@ def add_input(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ext", help="suffixes taken from a directory, such as wav,flac (default: all known)")
 
 
+def add_layers(group: argparse._ArgumentGroup) -> None:
+    """Add which layers are extracted, and how they are listed."""
+    group.add_argument(
+        "-l", "--layers", "--layer", default="penultimate", help="penultimate, last, all, 7, -2, or 0,4,8"
+    )
+    group.add_argument("--list-models", action="store_true", help="print the catalogue and end")
+    group.add_argument("--list-layers", metavar="MODEL", help="print a model's layers and frames and end")
+
+
 def add_loading(group: argparse._ArgumentGroup) -> None:
     """Add how an encoder is loaded; which one is another matter."""
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: %(default)s)")
@@ -49,18 +58,37 @@ def read_channel(channel: str) -> str | int:
     return int(channel)
 
 
-def add_batches(group: argparse._ArgumentGroup) -> None:
-    """Add how batches are made and read."""
-    group.add_argument("--batch-seconds", type=float, help="padded audio in a batch (default: from the free memory)")
+def add_storing(group: argparse._ArgumentGroup) -> None:
+    """Add what is stored."""
+    group.add_argument("--no-frames", action="store_true", help="store embeddings only")
+    group.add_argument("--store-dtype", default="float16", choices=("float16", "float32"), help="of stored frames")
+    group.add_argument("--overwrite", action="store_true", help="begin the store anew")
+
+
+def add_part(group: argparse._ArgumentGroup) -> None:
+    """Add which part of a run is done."""
+    group.add_argument("--shard", metavar="I/N", help="do the I-th of N parts, to split a corpus over machines")
+    group.add_argument("--dry-run", action="store_true", help="print what would be done and end")
+
+
+def storing_options(options: argparse.Namespace) -> dict[str, Any]:
+    """What `add_storing` and `add_part` were given, as fields of `RunConfig`."""
+    names = ("store_dtype", "overwrite", "shard")
+    return {"frames": not options.no_frames} | {name: getattr(options, name) for name in names}
+
+
+def add_batches(group: argparse._ArgumentGroup, unit: str = "seconds", what: str = "audio") -> None:
+    """Add how batches are made and read; `unit` of `what` is their measure."""
+    group.add_argument(f"--batch-{unit}", type=float, help=f"padded {what} in a batch (default: from the free memory)")
     group.add_argument("--batch-size", type=int, help="the most utterances in a batch")
     group.add_argument("-j", "--num-workers", type=int, help="threads that read and prepare (default: up to 4)")
     group.add_argument("--max-errors", type=int, help="stop when more inputs than this failed (default: never)")
 
 
-def batch_options(options: argparse.Namespace) -> dict[str, Any]:
-    """What `add_batches` was given, as fields of `ExtractConfig`."""
+def batch_options(options: argparse.Namespace, unit: str = "seconds") -> dict[str, Any]:
+    """What `add_batches` was given, as fields of `RunConfig`."""
     workers = {} if options.num_workers is None else {"num_workers": options.num_workers}
-    names = ("batch_seconds", "batch_size", "max_errors")
+    names = (f"batch_{unit}", "batch_size", "max_errors")
     return {name: getattr(options, name) for name in names} | workers
 
 
@@ -70,8 +98,8 @@ def add_telling(group: argparse._ArgumentGroup) -> None:
     group.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
 
 
-def check_input(source: str) -> None:
-    """Refuse what is not there, before an encoder is loaded.
+def check_input(source: str, allowed: str = "a directory, a recording, a list or a manifest") -> None:
+    """Refuse what is not there, before an encoder is loaded; `allowed` says what may be given.
 
     Raises:
         ParameterError: with the reason of the operating system.
@@ -80,6 +108,4 @@ def check_input(source: str) -> None:
         Path(source).stat()
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or error
-        raise ParameterError(
-            f"no such input: {source!r} ({reason}); give a directory, a recording, a list or a manifest"
-        ) from None
+        raise ParameterError(f"no such input: {source!r} ({reason}); give {allowed}") from None

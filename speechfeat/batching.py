@@ -41,9 +41,10 @@ def plan_batches(costs: Sequence[float], budget: float, max_batch_size: int | No
 
 
 def pad(inputs: Sequence[np.ndarray], num_samples: Sequence[int]) -> Batch:
-    """Stack inputs `[N]` or `[N, F]` of different lengths, zeros past each."""
+    """Stack inputs `[N]` or `[N, F]` of different lengths, zeros past each; whole numbers stay whole."""
     sizes = [len(one) for one in inputs]
-    padded = np.zeros((len(inputs), max(sizes), *inputs[0].shape[1:]), dtype=np.float32)
+    dtype = np.int64 if np.issubdtype(inputs[0].dtype, np.integer) else np.float32
+    padded = np.zeros((len(inputs), max(sizes), *inputs[0].shape[1:]), dtype=dtype)
     for row, one in enumerate(inputs):
         padded[row, : len(one)] = one
     return Batch(torch.from_numpy(padded), tuple(sizes), tuple(num_samples))

@@ -47,22 +47,25 @@ class Chunking:
         if self.above < self.length:
             raise ParameterError(f"chunk_above={self.above} must be at least chunk={self.length} seconds")
 
-    def plan(self, num_samples: int, grid: FrameGrid, max_samples: int | None = None) -> list[Chunk]:
+    def plan(
+        self, num_samples: int, grid: FrameGrid, max_samples: int | None = None, *, causal: bool = False
+    ) -> list[Chunk]:
         """Chunks of an input, one if it is short enough.
 
         Args:
             num_samples: of the input, at least `grid.min_samples`.
             grid: of the encoder.
             max_samples: the longest input that the encoder takes, or None.
+            causal: as for `cut`.
         """
         whole = grid.samples(self.above) if max_samples is None else min(max_samples, grid.samples(self.above))
         if num_samples <= whole:
             return [Chunk(0, num_samples, 0, grid.num_frames(num_samples), 0)]
         length = grid.samples(self.length) if max_samples is None else min(max_samples, grid.samples(self.length))
-        return cut(num_samples, grid, grid.align(length), grid.align(grid.samples(self.overlap)))
+        return cut(num_samples, grid, grid.align(length), grid.align(grid.samples(self.overlap)), causal=causal)
 
 
-def cut(num_samples: int, grid: FrameGrid, length: int, overlap: int) -> list[Chunk]:
+def cut(num_samples: int, grid: FrameGrid, length: int, overlap: int, *, causal: bool = False) -> list[Chunk]:
     """Cut an input into as few chunks as will do, of nearly equal length.
 
     Equal chunks pad little in a batch, and none is so short that it would lack context.
@@ -72,6 +75,8 @@ def cut(num_samples: int, grid: FrameGrid, length: int, overlap: int) -> list[Ch
         grid: of the encoder.
         length: the most samples in a chunk.
         overlap: samples that neighbours share, a multiple of the hop.
+        causal: whether frames see only what is before them: then the later chunk gives up the whole overlap, else
+            each gives up half of it.
 
     Raises:
         ParameterError: if a chunk is too short to advance beyond its overlap.
@@ -92,7 +97,8 @@ def cut(num_samples: int, grid: FrameGrid, length: int, overlap: int) -> list[Ch
     count = max(1, -(-(num_samples - overlap) // step))
     starts = [grid.align(number * (num_samples - overlap) // count) for number in range(count)]
     stops = [*(start + overlap for start in starts[1:]), num_samples]
-    borders = [0, *(start // grid.hop + overlap // grid.hop // 2 for start in starts[1:]), grid.num_frames(num_samples)]
+    given_up = overlap // grid.hop if causal else overlap // grid.hop // 2
+    borders = [0, *(start // grid.hop + given_up for start in starts[1:]), grid.num_frames(num_samples)]
     return [
         Chunk(start, stop, borders[number], borders[number + 1], borders[number] - start // grid.hop)
         for number, (start, stop) in enumerate(zip(starts, stops, strict=True))

@@ -151,7 +151,7 @@ def _checked_channel(channel: str | int) -> str | int:
 def _from_directory(top: Path, suffixes: Collection[str], channel: str | int) -> list[Utterance]:
     seen: Counter[str] = Counter()
     names = []
-    for name, is_listed in _walk(top):
+    for name, is_listed in walk(top):
         suffix = Path(name).suffix.lower()
         if not is_listed or suffix in suffixes:
             names.append(name)
@@ -169,7 +169,7 @@ def _from_directory(top: Path, suffixes: Collection[str], channel: str | int) ->
     return [Utterance(id, str(top / name), channel=channel) for id, name in ids.items()]
 
 
-def _walk(top: Path) -> Iterator[tuple[str, bool]]:
+def walk(top: Path) -> Iterator[tuple[str, bool]]:
     """Names relative to `top` of all files below, with True; of directories that may not be listed, with False.
 
     Each directory is visited once, by its own name rather than by that of a link to it: this ends cycles, and a
@@ -228,7 +228,7 @@ def _from_rows(
     utterances = []
     places_of: dict[str, str] = {}
     for row in rows:
-        id = printable(row.id if row.id is not None else row.path + _segment_suffix(row))
+        id = row_id(row)
         if id in places_of:
             raise ParameterError(
                 f"{places_of[id]} and {row.place} of {str(source)!r} have the same id {id!r};"
@@ -239,6 +239,11 @@ def _from_rows(
         of_row = channel if row.channel is None else row.channel
         utterances.append(Utterance(id, path, row.start or 0.0, row.duration, of_row, row.labels))
     return utterances
+
+
+def row_id(row: Row) -> str:
+    """The id of an utterance of a manifest: its own, or its path as written, and the segment of it."""
+    return printable(row.id if row.id is not None else row.path + _segment_suffix(row))
 
 
 def _segment_suffix(row: Row) -> str:

@@ -9,8 +9,16 @@ class ParameterError(SpeechfeatError, ValueError):
     """An argument or option is outside what is allowed."""
 
 
-class AudioError(SpeechfeatError):
-    """One recording cannot be read or encoded; a run notes it in `errors.jsonl` and goes on."""
+class InputError(SpeechfeatError):
+    """One input cannot be read or encoded; a run notes it in `errors.jsonl` and goes on."""
+
+
+class AudioError(InputError):
+    """One recording cannot be read or encoded."""
+
+
+class TextError(InputError):
+    """One text cannot be read or encoded."""
 
 
 class ModelError(SpeechfeatError):

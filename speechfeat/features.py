@@ -1,7 +1,7 @@
 """Recordings as input of scikit-learn: `SpeechFeatures` turns paths or arrays into embeddings inside a pipeline."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -9,13 +9,70 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import validate_data
 
-from speechfeat.encoders.base import Encoder
 from speechfeat.encoders.catalog import DEFAULT_MODEL
 from speechfeat.encoders.loading import as_encoder
 from speechfeat.errors import ParameterError
 
 
-class SpeechFeatures(TransformerMixin, BaseEstimator):
+class EncoderFeatures(TransformerMixin, BaseEstimator):
+    """Embeddings by an encoder that is opened when it is first needed, and again in pickles and clones.
+
+    A kind of input makes a subclass, whose parameters are `model`, `layers`, `pool`, `device`, `dtype` and its own.
+    """
+
+    def fit(self, X: Any, y: Any = None) -> Self:  # noqa: N803 - scikit-learn's name
+        """Open the encoder and check the first inputs' kind; nothing is learnt.
+
+        Raises:
+            ParameterError: if X is not a list of inputs.
+        """
+        del y
+        inputs = self._inputs(X, reset=True)
+        self.num_dims_ = int(np.prod(self._embed(inputs[:1]).shape[1:]))
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:  # noqa: N803 - scikit-learn's name
+        """Embeddings `[n, D']` float32 of n inputs; layers side by side, `[n, L * D']`.
+
+        Raises:
+            InputError: for the first input that cannot be encoded.
+        """
+        inputs = self._inputs(X, reset=False)
+        return self._embed(inputs).reshape(len(inputs), -1)
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Names of the dimensions of the embedding."""
+        del input_features
+        prefix = type(self).__name__.lower()
+        return np.array([f"{prefix}{index}" for index in range(self.num_dims_)], dtype=object)
+
+    def _inputs(self, X: Any, reset: bool) -> list[Any]:  # noqa: N803 - scikit-learn's name
+        raise NotImplementedError
+
+    def _embed(self, inputs: list[Any]) -> np.ndarray:
+        raise NotImplementedError
+
+    def _open(self, load: Callable[..., Any]) -> Any:
+        wanted = (self.model, str(self.layers), self.device, self.dtype)
+        if getattr(self, "_opened", (None, None))[0] != wanted:
+            self._opened = (wanted, load(self.model, self.layers, device=self.device, dtype=self.dtype))
+        return self._opened[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        return {key: value for key, value in state.items() if key != "_opened"}
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        tags.input_tags.string = True
+        return tags
+
+
+class SpeechFeatures(EncoderFeatures):
     """Embeddings of recordings, as a scikit-learn transformer.
 
     It has nothing to learn: `fit` opens the encoder. The encoder itself is not kept in pickles and clones; it is
@@ -49,56 +106,16 @@ class SpeechFeatures(TransformerMixin, BaseEstimator):
         self.device = device
         self.dtype = dtype
 
-    def fit(self, X: Any, y: Any = None) -> Self:  # noqa: N803 - scikit-learn's name
-        """Open the encoder and check the first recordings' kind; nothing is learnt.
-
-        Raises:
-            ParameterError: if X is not a list of paths or of arrays.
-        """
-        del y
-        recordings = self._recordings(X, reset=True)
-        encoder = self._open()
-        width = encoder.embed(recordings[:1], self.pool, sample_rate=self.sample_rate)
-        self.num_dims_ = int(np.prod(width.shape[1:]))
-        return self
-
-    def transform(self, X: Any) -> np.ndarray:  # noqa: N803 - scikit-learn's name
-        """Embeddings `[n, D']` float32 of n recordings; layers side by side, `[n, L * D']`.
-
-        Raises:
-            AudioError: for the first recording that cannot be encoded.
-        """
-        recordings = self._recordings(X, reset=False)
-        vectors = self._open().embed(recordings, self.pool, sample_rate=self.sample_rate)
-        return vectors.reshape(len(recordings), -1)
-
-    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """Names of the dimensions of the embedding."""
-        del input_features
-        return np.array([f"speechfeatures{index}" for index in range(self.num_dims_)], dtype=object)
-
-    def _recordings(self, X: Any, reset: bool) -> list[Any]:  # noqa: N803 - scikit-learn's name
+    def _inputs(self, X: Any, reset: bool) -> list[Any]:  # noqa: N803 - scikit-learn's name
         """Paths or clips; a numeric `[n, N]` array holds one clip a row, and scikit-learn's rules hold for it."""
         listed = listed_recordings(X)
         return list(validate_data(self, X, reset=reset)) if listed is None else listed
 
-    def _open(self) -> Encoder:
-        wanted = (self.model, str(self.layers), self.device, self.dtype)
-        if getattr(self, "_opened", (None, None))[0] != wanted:
-            self._opened = (wanted, as_encoder(self.model, self.layers, device=self.device, dtype=self.dtype))
-        return self._opened[1]
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__()
-        return {key: value for key, value in state.items() if key != "_opened"}
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return True
+    def _embed(self, inputs: list[Any]) -> np.ndarray:
+        return self._open(as_encoder).embed(inputs, self.pool, sample_rate=self.sample_rate)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
-        tags.requires_fit = False
-        tags.input_tags.string = True
         tags.input_tags.two_d_array = True
         return tags
 

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +28,9 @@ _COLUMNS = {
     "end": ("end", "end_time"),
     "duration": ("duration",),
 }
+
+# Python's own limit on a cell, 128 KiB, is less than a chapter.
+MAX_CELL = 2**30
 
 # Files of a Kaldi data directory whose second field is a label of the utterance named in the first.
 _KALDI_LABELS = {"text": "text", "utt2spk": "speaker", "utt2lang": "lang", "utt2gender": "gender"}
@@ -65,8 +68,42 @@ def read_manifest(path: Path) -> list[Row]:
     suffix = path.suffix.lower()
     if suffix in LIST_SUFFIXES:
         return [Row(line, place) for place, line in _lines(path)]
-    table = _json_rows(path) if suffix in JSON_SUFFIXES else _table_rows(path)
-    return [_row(path, place, cells) for place, cells in table]
+    return [manifest_row(path, place, cells) for place, cells in read_cells(path, needed=_COLUMNS["path"])]
+
+
+def read_cells(path: Path, needed: Sequence[str] = ()) -> Iterator[tuple[str, dict[str, str]]]:
+    """Cells of a table or of JSON lines by column, each with its place, such as "line 3".
+
+    Args:
+        path: of the file.
+        needed: names of which a table must have one as a column, in any case; the first is the one to recommend.
+
+    Raises:
+        ParameterError: if it cannot be read, is not UTF-8, or a line of it is malformed.
+    """
+    return _json_rows(path) if path.suffix.lower() in JSON_SUFFIXES else _table_rows(path, needed)
+
+
+def read_pairs(path: Path) -> list[tuple[str, str, str]]:
+    """Place, id and value of each line of a Kaldi file.
+
+    Raises:
+        ParameterError: if it cannot be read, or a line has no value (only that of a file named `text` may be empty).
+    """
+    return [(place, *_pair(path, place, line)) for place, line in _lines(path)]
+
+
+def read_kaldi_labels(folder: Path) -> dict[str, dict[str, str]]:
+    """Labels of a Kaldi data directory, by their name and by utterance.
+
+    Raises:
+        ParameterError: as `read_pairs`.
+    """
+    return {
+        label: {id: value for _, id, value in read_pairs(folder / name)}
+        for name, label in _KALDI_LABELS.items()
+        if (folder / name).is_file()
+    }
 
 
 def read_kaldi(scp: Path) -> list[Row]:
@@ -75,11 +112,7 @@ def read_kaldi(scp: Path) -> list[Row]:
     Raises:
         ParameterError: if a file cannot be read, a line is malformed, or a recording is a command or an archive.
     """
-    labels = {
-        label: dict(_pair(scp.with_name(name), place, line) for place, line in _lines(scp.with_name(name)))
-        for name, label in _KALDI_LABELS.items()
-        if scp.with_name(name).is_file()
-    }
+    labels = read_kaldi_labels(scp.parent)
     recordings: dict[str, tuple[str, str]] = {}
     for place, line in _lines(scp):
         id, path = _pair(scp, place, line)
@@ -130,13 +163,24 @@ def _pair(file: Path, place: str, line: str) -> tuple[str, str]:
     return fields[0], fields[1].rstrip() if len(fields) == 2 else ""
 
 
-def _row(file: Path, place: str, cells: Mapping[str, str]) -> Row:
-    """A row from its cells; the manifest has a column of paths."""
+def find_column(cells: Iterable[str], role: str) -> str | None:
+    """The column of a manifest that holds its paths, ids, starts, ends or durations, or None."""
+    return first_column(cells, _COLUMNS[role])
+
+
+def first_column(cells: Iterable[str], names: Sequence[str]) -> str | None:
+    """The column that has the first of these names that is there, in any case."""
     lowered = {name.strip().lower(): name for name in reversed(list(cells))}
-    column = {
-        role: next((lowered[alias] for alias in aliases if alias in lowered), None)
-        for role, aliases in _COLUMNS.items()
-    }
+    return next((lowered[name] for name in names if name in lowered), None)
+
+
+def manifest_row(file: Path, place: str, cells: Mapping[str, str]) -> Row:
+    """A row from its cells.
+
+    Raises:
+        ParameterError: if there is no path in it, or a time is malformed.
+    """
+    column = {role: find_column(cells, role) for role in _COLUMNS}
     taken = {role: cells[name].strip() if name is not None else "" for role, name in column.items()}
     if column["path"] is None:
         known = ", ".join(cells)
@@ -182,8 +226,9 @@ def _seconds(file: Path, place: str, name: str, cell: str) -> float | None:
     return value
 
 
-def _table_rows(file: Path) -> Iterator[tuple[str, dict[str, str]]]:
+def _table_rows(file: Path, needed: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
     """Cells of a CSV or TSV file by column."""
+    csv.field_size_limit(MAX_CELL)
     text = io.StringIO(_text(file), newline="")
     # Transcripts hold quotes, and no TSV of the field escapes them: there a quote is a character.
     if file.suffix.lower() == ".tsv":
@@ -198,7 +243,7 @@ def _table_rows(file: Path) -> Iterator[tuple[str, dict[str, str]]]:
                 continue
             if not header:
                 header = cells
-                _check_header(file, header)
+                _check_header(file, header, needed)
                 continue
             if len(cells) != len(header):
                 raise ParameterError(f"{place} of {str(file)!r} has {len(cells)} cells, its header has {len(header)}")
@@ -207,11 +252,10 @@ def _table_rows(file: Path) -> Iterator[tuple[str, dict[str, str]]]:
         raise ParameterError(f"line {reader.line_num} of {str(file)!r} is malformed: {error}") from error
 
 
-def _check_header(file: Path, header: list[str]) -> None:
-    known = {name.strip().lower() for name in header}
-    if not known.intersection(_COLUMNS["path"]):
+def _check_header(file: Path, header: list[str], needed: Sequence[str]) -> None:
+    if needed and first_column(header, needed) is None:
         columns = ", ".join(header)
-        raise ParameterError(f"{str(file)!r} has no column 'path'; its first line has: {columns}")
+        raise ParameterError(f"{str(file)!r} has no column {needed[0]!r}; its first line has: {columns}")
     if len(set(header)) < len(header):
         twice = next(name for name in header if header.count(name) > 1)
         raise ParameterError(f"{str(file)!r} has two columns {twice!r}; rename one")
@@ -250,6 +294,16 @@ def _text(file: Path) -> str:
         raise ParameterError(
             f"line {line} of {str(file)!r} is not UTF-8 (byte 0x{data[error.start]:02x}); save it as UTF-8"
         ) from error
+
+
+def read_lines(file: Path) -> list[str]:
+    """All lines, blank ones too; bytes that are not UTF-8 become surrogates.
+
+    Raises:
+        ParameterError: if it cannot be read.
+    """
+    text = os.fsdecode(_bytes(file).removeprefix(b"\xef\xbb\xbf"))
+    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
 
 
 def _lines(file: Path) -> Iterator[tuple[str, str]]:

@@ -11,10 +11,10 @@ from speechfeat.audio import AudioInfo, probe
 from speechfeat.batching import plan_batches
 from speechfeat.corpus import expand_channels
 from speechfeat.errors import AudioError, ParameterError
-from speechfeat.types import Utterance
+from speechfeat.types import Tokens, Utterance
 
 if TYPE_CHECKING:
-    from speechfeat.encoders.base import Encoder
+    from speechfeat.encoders.base import BaseEncoder
 
 # A shard is what a kill can lose, and one file that a reader opens.
 SHARD_BYTES = 128 * 2**20
@@ -28,13 +28,15 @@ class Work:
 
     Attributes:
         utterance: what to read.
-        seconds: its length, as the header has it.
-        size: of the recording's file, in bytes.
+        seconds: its length, as the header has it; of a text, its number of tokens.
+        size: of the recording's file or of the text, in bytes.
+        tokens: of a text.
     """
 
     utterance: Utterance
     seconds: float
     size: int
+    tokens: Tokens | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,15 @@ def survey(
         rest = max(0.0, info.duration - utterance.start)
         seconds = rest if utterance.duration is None else min(utterance.duration, rest)
         works.extend(Work(one, seconds, size) for one in expand_channels(utterance, info.num_channels))
+    return make_survey(works, failures)
+
+
+def make_survey(works: list[Work], failures: list[tuple[Utterance, str]]) -> Survey:
+    """What was found, in order of ids.
+
+    Raises:
+        ParameterError: if two utterances have one id.
+    """
     works.sort(key=lambda work: work.utterance.id)
     for one, other in pairwise(works):
         if one.utterance.id == other.utterance.id:
@@ -116,11 +127,12 @@ def _header(path: str) -> tuple[AudioInfo | str, int]:
 
 def plan_shards(
     works: Sequence[Work],
-    encoder: "Encoder",
+    encoder: "BaseEncoder",
     *,
     batch_seconds: float,
     max_batch_size: int | None,
     bytes_per_second: float,
+    shard_seconds: float = SHARD_SECONDS,
 ) -> Plan:
     """Batches of works, grouped into shards.
 
@@ -133,9 +145,10 @@ def plan_shards(
         batch_seconds: padded audio in a batch.
         max_batch_size: the most utterances in a batch.
         bytes_per_second: that a second of audio takes in the store.
+        shard_seconds: the most audio in a shard.
     """
     batches = plan_batches([encoder.cost(work.seconds) for work in works], batch_seconds, max_batch_size)
-    limit = min(SHARD_SECONDS, SHARD_BYTES / max(bytes_per_second, 1.0))
+    limit = min(shard_seconds, SHARD_BYTES / max(bytes_per_second, 1.0))
     shards: list[list[list[int]]] = []
     seconds = count = 0.0
     for batch in batches:

@@ -6,16 +6,22 @@ from speechfeat.errors import ParameterError
 
 POOLS = ("mean", "std", "mean+std", "max", "first", "last")
 
+# Of a text's tokens: the special one that begins it, and the last of all, which the others may leave out.
+EDGE_TOKENS = {"cls": "first", "last_token": "last"}
+TEXT_POOLS = (*POOLS, *EDGE_TOKENS)
 
-def check_pool(pool: str) -> str:
+SPELLINGS = {"meanstd": "mean+std", "mean_std": "mean+std", "stats": "mean+std", "lasttoken": "last_token"}
+
+
+def check_pool(pool: str, allowed: tuple[str, ...] = POOLS) -> str:
     """The pooling's name, with common spellings understood.
 
     Raises:
         ParameterError: if it is not known.
     """
-    name = {"meanstd": "mean+std", "mean_std": "mean+std", "stats": "mean+std"}.get(pool, pool)
-    if name not in POOLS:
-        raise ParameterError(f"pool={pool!r} is not known; use {', '.join(POOLS)}")
+    name = SPELLINGS.get(pool, pool)
+    if name not in allowed:
+        raise ParameterError(f"pool={pool!r} is not known; use {', '.join(allowed)}")
     return name
 
 
@@ -31,7 +37,7 @@ class Pooler:
     its pieces give the same vector. The standard deviation is that of the population (divided by T).
 
     Args:
-        pool: one of `POOLS`.
+        pool: one of `TEXT_POOLS`; the tokens that it should not see are left out by its caller.
 
     Example:
         >>> pooler = Pooler("mean+std")
@@ -41,7 +47,7 @@ class Pooler:
     """
 
     def __init__(self, pool: str) -> None:
-        self.pool = check_pool(pool)
+        self.pool = EDGE_TOKENS.get(pool) or check_pool(pool)
         self.num_frames = 0
         self._mean = self._squares = self._edge = np.zeros(0)
 

@@ -1,4 +1,4 @@
-"""The progress bar: hours done, times real time, failures."""
+"""The progress bar: how much is done, how fast, failures."""
 
 import sys
 import time
@@ -6,27 +6,33 @@ from typing import Self
 
 from tqdm import tqdm
 
+from speechfeat.units import HOURS, Measure
+
 # So many failures are printed as they happen; all are in errors.jsonl.
 SHOWN_FAILURES = 10
 
 
 class Progress:
-    """A bar over hours of audio.
+    """A bar over hours of audio, or another measure of input.
 
     Args:
-        hours: to be done.
+        hours: to be done, of the frame grid.
         shown: false prints failures only.
+        measure: in which it is told.
     """
 
-    def __init__(self, hours: float, *, shown: bool = True) -> None:
+    def __init__(self, hours: float, *, shown: bool = True, measure: Measure = HOURS) -> None:
+        self._measure = measure
+        number = f".{measure.digits}f"
         self._bar = tqdm(
-            total=round(hours, 4),
-            unit="h",
+            total=round(hours * HOURS.seconds / measure.seconds, 4),
+            unit=measure.unit,
             disable=not shown,
             file=sys.stderr,
-            bar_format="{percentage:3.0f}% |{bar:24}| {n:.2f}/{total:.2f} h [{elapsed}<{remaining}{postfix}]",
+            bar_format=f"{{percentage:3.0f}}% |{{bar:24}}| {{n:{number}}}/{{total:{number}}} {measure.unit} "
+            "[{elapsed}<{remaining}{postfix}]",
         )
-        self._hours = 0.0
+        self._seconds = 0.0
         self._failures = 0
         self._began = time.perf_counter()
 
@@ -37,14 +43,14 @@ class Progress:
         self._bar.close()
 
     def update(self, seconds: float, reasons: list[str]) -> None:
-        """Take note of `seconds` of audio done and of inputs that failed."""
+        """Take note of `seconds` of input done and of inputs that failed."""
         for reason in reasons:
             self._failures += 1
             if self._failures <= SHOWN_FAILURES:
                 self._bar.write(f"failed: {reason}", file=sys.stderr)
             elif self._failures == SHOWN_FAILURES + 1:
                 self._bar.write("more failures are not shown; all are in errors.jsonl", file=sys.stderr)
-        self._hours += seconds / 3600
-        speed = self._hours * 3600 / max(1e-9, time.perf_counter() - self._began)
-        self._bar.set_postfix_str(f"{speed:.1f} x real time, {self._failures} failed", refresh=False)
-        self._bar.update(min(seconds / 3600, max(0.0, self._bar.total - self._bar.n)))
+        self._seconds += seconds
+        speed = self._measure.speed(self._seconds, time.perf_counter() - self._began)
+        self._bar.set_postfix_str(f"{speed}, {self._failures} failed", refresh=False)
+        self._bar.update(min(seconds / self._measure.seconds, max(0.0, self._bar.total - self._bar.n)))

@@ -8,17 +8,17 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from speechfeat.audio import read_audio
-from speechfeat.augmentation import augmented_copy
-from speechfeat.config import ExtractConfig
-from speechfeat.encoders.base import Encoder
-from speechfeat.errors import AudioError, SpeechfeatError
+import numpy as np
+
+from speechfeat.config import RunConfig
+from speechfeat.encoders.base import BaseEncoder
+from speechfeat.errors import InputError, SpeechfeatError
+from speechfeat.media import Medium
 from speechfeat.planning import Plan, Survey, Work
 from speechfeat.pooling import Pooler
-from speechfeat.store_shards import Row
 from speechfeat.store_writer import StoreWriter
 from speechfeat.streaming import Failure, Piece, stream
-from speechfeat.types import Audio, Utterance
+from speechfeat.types import Utterance
 
 # Runs of the encoder that may wait for the disk.
 QUEUE_LENGTH = 8
@@ -32,7 +32,7 @@ class Summary:
         done: utterances done now.
         already: utterances that the store held before.
         failed: inputs that failed, now or before and not mended since.
-        hours: of audio done now.
+        hours: of audio done now; of texts, their tokens over 3600.
         seconds: that it took, from the first read to the last commit.
         interrupted: whether it was stopped before its end.
     """
@@ -62,17 +62,19 @@ class Run:
 
     def __init__(
         self,
-        encoder: Encoder,
-        config: ExtractConfig,
+        encoder: BaseEncoder,
+        config: RunConfig,
         plan: Plan,
         found: Survey,
         writer: StoreWriter,
         *,
+        medium: Medium,
         observer: Observer,
         stop: threading.Event,
     ) -> None:
         self.encoder = encoder
         self.config = config
+        self.medium = medium
         self.plan = plan
         self.stop = stop
         self.works = found.works
@@ -86,7 +88,7 @@ class Run:
             - len(self.failures)
         )
         self.num_failed = 0
-        self.recorder = Recorder(encoder, config, found.works, writer)
+        self.recorder = Recorder(encoder, config, found.works, writer, medium)
 
     def run(self) -> Summary:
         """Do everything, or stop where the extractor's `stop` is set; what was done is committed."""
@@ -126,11 +128,12 @@ class Run:
         results = stream(
             self.encoder,
             [batch for batches in todo for batch in batches if batch],
-            self._read,
+            lambda item: self.medium.read(self.works[item]),
             seconds=[work.seconds for work in self.works],
-            chunking=self.config.chunking,
+            chunking=self.medium.chunking,
             num_workers=self.config.num_workers,
             batch_seconds=self.plan.batch_seconds,
+            ahead_seconds=self.medium.ahead_seconds,
         )
         with closing(results):
             for group in results:
@@ -141,14 +144,6 @@ class Run:
                 if self.stop.is_set():
                     self.summary.interrupted = True
                     return
-
-    def _read(self, item: int) -> Audio:
-        utterance = self.works[item].utterance
-        rate = self.encoder.sample_rate
-        audio = read_audio(utterance.path, rate, utterance.channel, utterance.start, utterance.duration)
-        if not utterance.copy or self.config.augmentation is None:
-            return audio
-        return audio._replace(samples=augmented_copy(audio.samples, utterance, self.config.augmentation, rate))
 
     def _take(self, group: Sequence[Piece | Failure]) -> list[int]:
         """Hand results on; the items that ended with them."""
@@ -172,9 +167,12 @@ class Run:
 class Recorder:
     """Pools and stores in a thread of its own, so that the encoder does not wait for the disk."""
 
-    def __init__(self, encoder: Encoder, config: ExtractConfig, works: Sequence[Work], writer: StoreWriter) -> None:
+    def __init__(
+        self, encoder: BaseEncoder, config: RunConfig, works: Sequence[Work], writer: StoreWriter, medium: Medium
+    ) -> None:
         self.encoder = encoder
         self.config = config
+        self.medium = medium
         self.works = works
         self.writer = writer
         self._pooler: Pooler | None = None
@@ -226,7 +224,7 @@ class Recorder:
         if isinstance(job, Piece):
             try:
                 self._add(job)
-            except AudioError as error:  # finite frames whose pooling is not
+            except InputError as error:  # finite frames whose pooling is not
                 self._do(Failure(job.item, str(error)))
         elif isinstance(job, Failure):
             utterance = self.works[job.item].utterance
@@ -237,22 +235,23 @@ class Recorder:
             self.writer.commit()
 
     def _add(self, piece: Piece) -> None:
-        config, stacked = self.config, self.encoder.selection.stacked
-        key = self.works[piece.item].utterance.id
-        values = piece.values if stacked else piece.values[0]
+        config = self.config
+        work = self.works[piece.item]
+        key = work.utterance.id
+        values = self._unstacked(piece.values)
         if piece.first_frame == 0:
-            self._pooler = Pooler(config.pool) if config.pool != "none" else None
+            self._pooler = Pooler(config.pooling) if config.pool != "none" else None
         if self._pooler:
-            self._pooler.add(values)
+            self._pooler.add(self._unstacked(self.medium.pooled(piece)))
         if piece.first_frame == 0 and piece.is_last:
-            self.writer.add(self._row(piece), values if config.frames else None, self._embedding())
+            self.writer.add(self.medium.row(work, piece), values if config.frames else None, self._embedding())
             return
         if config.frames and piece.first_frame == 0:
             self.writer.begin(key, (*values.shape[:-2], piece.num_frames, values.shape[-1]))
         if config.frames:
             self.writer.write(key, values, at=piece.first_frame)
         if piece.is_last:
-            row = self._row(piece)
+            row = self.medium.row(work, piece)
             if config.frames:
                 self.writer.finish(row, self._embedding())
             else:
@@ -261,16 +260,5 @@ class Recorder:
     def _embedding(self) -> Any:
         return self._pooler.result() if self._pooler else None
 
-    def _row(self, piece: Piece) -> Row:
-        work = self.works[piece.item]
-        return Row(
-            id=work.utterance.id,
-            path=work.utterance.path,
-            start=work.utterance.start,
-            duration=piece.audio_seconds,
-            num_frames=piece.num_frames,
-            sample_rate=piece.source_rate,
-            flags=piece.flags,
-            size=work.size,
-            labels=work.utterance.labels,
-        )
+    def _unstacked(self, values: np.ndarray) -> np.ndarray:
+        return values if self.encoder.selection.stacked else values[0]

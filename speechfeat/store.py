@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 
 from speechfeat.errors import StoreError
 from speechfeat.store_config import SHARDS, STORE_JSON, StoreConfig, differences, read_config
-from speechfeat.store_shards import EMBEDDING, FIXED_FIELDS, Failure, read_rows
+from speechfeat.store_shards import EMBEDDING, FIXED_FIELDS, OFFSETS, TOKENS, Failure, read_rows
 from speechfeat.types import Frames
 from speechfeat.units import frame_times
 
@@ -108,13 +108,14 @@ class Store:
     def frames(self, key: str) -> Frames:
         """The frames of one utterance, `[T, D]` or `[L, T, D]`, with their times in seconds of its recording.
 
+        Those of a text come with the names and characters of its tokens instead.
+
         Raises:
             StoreError: if the id is unknown, the store keeps no frames, or the shard is damaged.
         """
         place = self._place(key)
         if not self.config["store"]["frames"]:
             raise StoreError(f"store {self._paths[0]} keeps no frames; it has embeddings only")
-        grid = {name: self.grid[name] for name in ("offset", "window", "hop", "sample_rate")}
         file = self._shards[place.shard].with_suffix(".safetensors")
         try:
             status = file.stat()
@@ -123,6 +124,11 @@ class Store:
             raise StoreError(f"shard {file} is damaged or missing ({error}); restore it from a copy") from error
         # Always a copy: what a caller does to the values must not reach the file through a memory map.
         values = np.array(stored, np.float32)
+        if self.config["store"].get("tokens"):
+            file = self._shards[place.shard]
+            tokens, offsets = _open_tokens(file, file.stat().st_mtime_ns, self.fingerprint)[key]
+            return Frames(values, np.empty(0), key, place.flags, tokens, offsets)
+        grid = {name: self.grid[name] for name in ("offset", "window", "hop", "sample_rate")}
         return Frames(values, frame_times(values.shape[-2], place.start, **grid), key, place.flags)
 
     def embeddings(self, ids: Sequence[str] | None = None) -> tuple[list[str], np.ndarray]:
@@ -206,6 +212,18 @@ def _common_config(paths: Sequence[Path]) -> StoreConfig:
 def _open_tensors(file: Path, inode: int, modified: int) -> Any:
     """A memory-mapped safetensors file; inode and time of change tell a replaced file from the one kept open."""
     return safe_open(file, "numpy")
+
+
+@lru_cache(maxsize=4)
+def _open_tokens(file: Path, modified: int, fingerprint: str) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+    """Tokens and offsets of the texts of a shard, by id; the time of change tells a replaced file."""
+    table, _ = read_rows(file, fingerprint, ("id", TOKENS, OFFSETS))
+    ids, tokens = (table.column(name).to_pylist() for name in ("id", TOKENS))
+    flat = table.column(OFFSETS).combine_chunks().flatten().flatten().to_numpy().reshape(-1, 2)
+    ends = np.cumsum([len(names) for names in tokens])[:-1]
+    return {
+        key: (tuple(names), np.array(own)) for key, names, own in zip(ids, tokens, np.split(flat, ends), strict=True)
+    }
 
 
 def _suggest(key: str, ids: Sequence[str]) -> str:

@@ -40,6 +40,13 @@ FIXED_FIELDS = (
 )
 EMBEDDING = "embedding"
 
+# Of texts, whose frames are tokens: their names, and the first character and one past the last of each.
+TOKEN_FIELDS = (
+    pa.field("tokens", pa.list_(pa.string())),
+    pa.field("offsets", pa.list_(pa.list_(pa.int32(), 2))),
+)
+TOKENS, OFFSETS = (field_.name for field_ in TOKEN_FIELDS)
+
 
 @dataclass(frozen=True)
 class Row:
@@ -48,24 +55,28 @@ class Row:
     Attributes:
         id: unique in the store.
         path: of the recording; undecodable bytes (surrogates) are escaped with backslashes when stored.
-        start: seconds into the recording.
-        duration: seconds.
+        start: seconds into the recording; None for a text.
+        duration: seconds; None for a text.
         num_frames: T.
-        sample_rate: of the recording, in Hz.
+        sample_rate: of the recording, in Hz; None for a text.
         flags: what a user should know: "short", "silent", "overflow" ...
-        size: of the recording's file, in bytes; tells later whether the input changed.
+        size: of the recording's file or of the text, in bytes; tells later whether the input changed.
         labels: other columns; None where unknown.
+        tokens: names of the T tokens of a text.
+        offsets: `[T, 2]` of their characters.
     """
 
     id: str
     path: str
-    start: float
-    duration: float
+    start: float | None
+    duration: float | None
     num_frames: int
-    sample_rate: int
+    sample_rate: int | None
     flags: tuple[str, ...] = ()
     size: int = 0
     labels: Mapping[str, str | None] = field(default_factory=dict)
+    tokens: tuple[str, ...] = ()
+    offsets: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -228,10 +239,11 @@ class TensorFile:
         return json.dumps({key: value}, ensure_ascii=False, separators=(",", ":"))[1:-1].encode()
 
 
-def label_columns(names: Sequence[str]) -> dict[str, str]:
+def label_columns(names: Sequence[str], *, tokens: bool = False) -> dict[str, str]:
     """The column of each label: its name, with `_label` where a fixed column has that name already."""
     columns: dict[str, str] = {}
-    taken = {field_.name for field_ in FIXED_FIELDS} | {EMBEDDING}
+    fixed = (*FIXED_FIELDS, *TOKEN_FIELDS) if tokens else FIXED_FIELDS
+    taken = {field_.name for field_ in fixed} | {EMBEDDING}
     for name in names:
         column = printable(name)
         while column in taken:
@@ -250,6 +262,7 @@ def write_rows(
     labels: Mapping[str, str],
     failures: Sequence[Failure],
     fingerprint: str,
+    tokens: bool = False,
 ) -> None:
     """Write the parquet file of a shard.
 
@@ -261,6 +274,7 @@ def write_rows(
         labels: column of each label.
         failures: of the inputs that could not be done.
         fingerprint: of the store's configuration.
+        tokens: whether the frames are tokens, whose names and characters are written too.
     """
     columns = [pa.array([getattr(row, field_.name) for row in rows], field_.type) for field_ in FIXED_FIELDS]
     fields = list(FIXED_FIELDS)
@@ -268,14 +282,28 @@ def write_rows(
         flat = np.concatenate(embeddings) if embeddings else np.empty(0, np.float32)
         columns.append(pa.FixedSizeListArray.from_arrays(pa.array(flat, pa.float32()), embedding_size))
         fields.append(pa.field(EMBEDDING, columns[-1].type))
+    if tokens:
+        columns.extend(_token_columns(rows))
+        fields.extend(TOKEN_FIELDS)
     for name, column in labels.items():
         columns.append(pa.array([row.labels.get(name) for row in rows], pa.string()))
         fields.append(pa.field(column, pa.string()))
     failed = json.dumps([asdict(failure) for failure in failures])
     schema = pa.schema(fields, {FINGERPRINT_KEY: fingerprint.encode(), FAILURES_KEY: failed.encode()})
-    names = [field_.name for field_ in fields if field_.name != EMBEDDING]
     # A dictionary of embeddings would be tried on every shard and be given up on every one.
+    names = [field_.name for field_ in fields if field_.name != EMBEDDING] + [f"{TOKENS}.list.element"]
     pq.write_table(pa.Table.from_arrays(columns, schema=schema), file, use_dictionary=names)
+
+
+def _token_columns(rows: Sequence[Row]) -> list[pa.Array]:
+    ends = np.cumsum([0, *(len(row.tokens) for row in rows)], dtype=np.int32)
+    flat = np.concatenate([row.offsets for row in rows if row.offsets is not None] or [np.empty((0, 2), np.int32)])
+    pairs = pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1), pa.int32()), 2)
+    names = pa.array([name for row in rows for name in row.tokens], pa.string())
+    return [
+        pa.ListArray.from_arrays(pa.array(ends), values, type=field_.type)
+        for values, field_ in zip((names, pairs), TOKEN_FIELDS, strict=True)
+    ]
 
 
 def read_rows(file: Path, fingerprint: str, columns: Sequence[str] | None = None) -> tuple[pa.Table, list[Failure]]:
@@ -284,7 +312,7 @@ def read_rows(file: Path, fingerprint: str, columns: Sequence[str] | None = None
     Args:
         file: the shard's parquet file.
         fingerprint: that it must have.
-        columns: to read, where the shard has them; None for all but the embedding.
+        columns: to read, where the shard has them; None for all but the embedding and the tokens.
 
     Raises:
         StoreError: if the file is damaged or belongs to another store.
@@ -292,7 +320,8 @@ def read_rows(file: Path, fingerprint: str, columns: Sequence[str] | None = None
     try:
         with disk_errors(f"read {file}"), pq.ParquetFile(file) as parquet:
             schema = parquet.schema_arrow
-            wanted = [name for name in schema.names if name != EMBEDDING] if columns is None else list(columns)
+            large = {EMBEDDING, *(field_.name for field_ in schema if field_ in TOKEN_FIELDS)}
+            wanted = [name for name in schema.names if name not in large] if columns is None else list(columns)
             table = parquet.read(wanted)
             recorded = schema.metadata[FINGERPRINT_KEY].decode()
             failures = [Failure(**failure) for failure in json.loads(schema.metadata[FAILURES_KEY])]

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, NamedTuple, Self
 
 import numpy as np
 
-from speechfeat.errors import AudioError, ParameterError, StoreError
+from speechfeat.errors import InputError, ParameterError, StoreError
 from speechfeat.store_config import disk_errors, make_config, publish
 from speechfeat.store_directory import Done, StoreDirectory
 from speechfeat.store_shards import (
@@ -55,6 +55,7 @@ class StoreWriter:
         embedding_shape: `[D']` or `[L, D']`; None for a store without embeddings.
         store_dtype: of the frames on disk, "float16" or "float32".
         frames: whether the store keeps frames.
+        tokens: whether the frames are tokens of texts, whose names and characters the rows have too.
         overwrite: remove what the store holds, whatever its configuration.
 
     Raises:
@@ -73,17 +74,20 @@ class StoreWriter:
         embedding_shape: Sequence[int] | None = None,
         store_dtype: str = "float16",
         frames: bool = True,
+        tokens: bool = False,
         overwrite: bool = False,
     ) -> None:
         if store_dtype not in SAFETENSORS_DTYPES:
             raise ParameterError(f"store_dtype={store_dtype!r} must be one of {', '.join(SAFETENSORS_DTYPES)}")
         if "store" in config:
             raise ParameterError("the configuration's field 'store' is the writer's own; give it another name")
-        self._dtype, self._keeps_frames = store_dtype, frames
+        self._dtype, self._keeps_frames, self._keeps_tokens = store_dtype, frames, tokens
         self._shape = None if embedding_shape is None else [int(size) for size in embedding_shape]
         self._embedding_size = int(np.prod(self._shape or [0]))
-        self._labels = label_columns(label_names)
-        stored = {"dtype": store_dtype, "frames": frames, "embedding_shape": self._shape}
+        self._labels = label_columns(label_names, tokens=tokens)
+        stored: dict[str, Any] = {"dtype": store_dtype, "frames": frames, "embedding_shape": self._shape}
+        if tokens:
+            stored["tokens"] = True
         whole = make_config({**config, "store": stored}, info)
         self._fingerprint = whole.fingerprint
         self._directory = StoreDirectory(Path(path), whole, prefix, overwrite)
@@ -236,6 +240,7 @@ class StoreWriter:
                 labels=self._labels,
                 failures=list(self._failures.values()),
                 fingerprint=self._fingerprint,
+                tokens=self._keeps_tokens,
             )
             publish(temporary, final)
             self._directory.number += 1
@@ -342,7 +347,7 @@ class StoreWriter:
         """An utterance with values that cannot be stored is dropped."""
         try:
             yield
-        except AudioError:
+        except InputError:
             self.discard(key)
             raise
 

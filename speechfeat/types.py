@@ -22,6 +22,7 @@ class Utterance:
         channel: "mean" for the average of the channels, or the number of one.
         labels: other columns of the manifest.
         copy: 0 for the utterance itself, else the number of a copy that is augmented when it is read.
+        text: what is encoded, in a corpus of texts; None in one of recordings, and for a file that is yet to be read.
     """
 
     id: str
@@ -31,6 +32,7 @@ class Utterance:
     channel: str | int = "mean"
     labels: Mapping[str, str] = field(default_factory=dict)
     copy: int = 0
+    text: str | None = None
 
 
 class Audio(NamedTuple):
@@ -47,11 +49,25 @@ class Audio(NamedTuple):
     flags: tuple[str, ...] = ()
 
 
+class Tokens(NamedTuple):
+    """A text ready for an encoder, to which a token is what a sample is to others.
+
+    Attributes:
+        samples: `[N]` int64 numbers of its tokens, without those that the tokenizer adds to every text.
+        offsets: `[N, 2]` int32, the first character of each and one past its last.
+        flags: what a user should know of it: "truncated".
+    """
+
+    samples: np.ndarray
+    offsets: np.ndarray
+    flags: tuple[str, ...] = ()
+
+
 class Batch(NamedTuple):
     """Padded inputs with their lengths.
 
     Attributes:
-        inputs: `[B, N]` samples or `[B, N, F]` front-end frames; zeros past each size.
+        inputs: `[B, N]` samples or tokens, or `[B, N, F]` front-end frames; zeros past each size.
         sizes: valid entries along N, of each.
         num_samples: samples that each input was made from.
     """
@@ -75,21 +91,26 @@ class Hidden(NamedTuple):
 
 @dataclass(frozen=True)
 class Frames:
-    """Features of one utterance.
+    """Features of one utterance; of a text, whose frames are its tokens, special ones included.
 
     Attributes:
         values: `[T, D]`, or `[L, T, D]` when several layers were asked for; float32.
-        times: `[T]` centre of each frame, in seconds of the recording.
+        times: `[T]` centre of each frame, in seconds of the recording; empty for a text.
         id: of the utterance.
         flags: what a user should know of it: "short", "silent", "narrowband", "truncated", "chunked".
+        tokens: their T names, for a text.
+        offsets: `[T, 2]` int32, for a text: the first character of each token and one past its last; equal for tokens
+            that stand for no characters.
     """
 
     values: np.ndarray
     times: np.ndarray
     id: str = ""
     flags: tuple[str, ...] = ()
+    tokens: tuple[str, ...] = ()
+    offsets: np.ndarray | None = None
 
     @property
     def num_frames(self) -> int:
         """T, the number of frames."""
-        return len(self.times)
+        return self.values.shape[-2]

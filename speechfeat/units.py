@@ -137,6 +137,37 @@ class FrameGrid:
         }
 
 
+class Measure(NamedTuple):
+    """How amounts of input are told to people.
+
+    Attributes:
+        unit: of an amount.
+        seconds: of the frame grid, in one unit.
+        digits: after the point.
+        rate: what a second of the grid in a second of time is called.
+        rate_digits: after the point.
+    """
+
+    unit: str
+    seconds: float
+    digits: int
+    rate: str
+    rate_digits: int
+
+    def amount(self, seconds: float) -> str:
+        """An amount in words."""
+        return f"{seconds / self.seconds:.{self.digits}f} {self.unit}"
+
+    def speed(self, seconds: float, time: float) -> str:
+        """An amount in a time, in words."""
+        return f"{seconds / max(time, 1e-9):.{self.rate_digits}f} {self.rate}"
+
+
+HOURS = Measure("h", 3600.0, 2, "x real time", 1)
+# A text's grid has a token a second.
+TOKENS = Measure("tokens", 1.0, 0, "tokens/s", 0)
+
+
 def frame_times(
     num_frames: int, start: float = 0.0, *, offset: int, window: int, hop: int, sample_rate: int
 ) -> np.ndarray:

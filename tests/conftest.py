@@ -9,6 +9,7 @@ import soundfile
 import torch
 
 from tests.families.case import speech_like
+from tests.families.text import SHORT_BERT, make_tokenizer
 from tests.families.waveform import TINY, make
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -39,6 +40,15 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model, extractor = make("Wav2Vec2", {**TINY, "feat_extract_norm": "group"}, normalize=True)
     model.save_pretrained(path)
     extractor.save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def text_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint directory of a tiny BERT for 64 tokens, with its tokenizer."""
+    path = tmp_path_factory.mktemp("text_checkpoint")
+    SHORT_BERT.make().save_pretrained(path)
+    make_tokenizer().save_pretrained(path)
     return path
 
 

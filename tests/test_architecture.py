@@ -13,6 +13,7 @@ LAYERS = [
     ["units", "headers", "memory"],
     ["types"],
     ["augmentation", "decoding", "audio", "chunking", "batching", "layers", "pooling", "manifests", "corpus"],
+    ["text_corpus"],
     ["metrics", "classification", "verification", "spotting", "splits", "leaks"],
     ["corpora.base"],
     [
@@ -25,11 +26,19 @@ LAYERS = [
     ],
     ["corpora.opening"],
     ["store_config", "store_shards", "store_directory", "store_writer", "store"],
-    ["streaming", "recordings"],
-    ["encoders.catalog", "encoders.masking", "encoders.taps", "encoders.precision", "encoders.base"],
-    ["encoders.checkpoint", "encoders.<family>", "encoders.loading", "encoders.describing"],
-    ["config", "planning", "running", "extraction"],
-    ["diagnosis", "features", "probing"],
+    ["streaming", "recordings", "texts"],
+    [
+        "encoders.catalog",
+        "encoders.masking",
+        "encoders.modules",
+        "encoders.taps",
+        "encoders.precision",
+        "encoders.base",
+    ],
+    ["encoders.checkpoint", "encoders.<family>", "encoders.loading"],
+    ["encoders.text_families", "encoders.tokenizing", "encoders.text", "encoders.text_loading", "encoders.describing"],
+    ["config", "planning", "media", "running", "extracting", "extraction", "text_extraction"],
+    ["diagnosis", "features", "text_features", "probing"],
     ["cli", "arguments", "progress", "reporting"],
     ["heads.binding", "heads.base"],
     ["heads.classifiers", "heads.estimators", "heads.states", "heads.examples", "heads.choosing", "heads.pooled"],
@@ -44,7 +53,7 @@ LAYERS = [
     ["experiments.trials", "experiments.scorers"],
     ["experiments.verify", "experiments.mixing", "experiments.spot", "experiments.listening"],
     ["experiments.classify", "experiments.options"],
-    ["extract", "doctor", "predict"],
+    ["extract", "extract_text", "doctor", "predict"],
 ]
 
 

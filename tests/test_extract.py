@@ -145,7 +145,7 @@ def test_two_utterances_of_one_id_are_refused(corpus: Path) -> None:
 def test_a_disk_that_is_too_small_is_refused_before_a_store_is_begun(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("speechfeat.extraction.free_disk_bytes", lambda path: 1000)
+    monkeypatch.setattr("speechfeat.extracting.free_disk_bytes", lambda path: 1000)
     with pytest.raises(sf.StoreError, match="GiB free"):
         main([str(corpus), "-o", str(tmp_path / "out"), "-m", "logmel", "-q"])
     assert not (tmp_path / "out").exists()

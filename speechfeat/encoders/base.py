@@ -1,7 +1,5 @@
-"""What a family provides (`Backbone`) and what the rest of speechfeat uses (`Encoder`)."""
+"""What a family provides (`Backbone`) and what the rest of speechfeat uses (`Encoder`, `BaseEncoder` for any input)."""
 
-import copy
-import hashlib
 import math
 import threading
 import time
@@ -15,20 +13,17 @@ from torch import Tensor, nn
 
 from speechfeat.batching import pad
 from speechfeat.encoders.masking import Padding
+from speechfeat.encoders.modules import weight_hash
 from speechfeat.encoders.precision import Precision
 from speechfeat.encoders.taps import LayerTaps
-from speechfeat.errors import AudioError, ModelError, ParameterError
+from speechfeat.errors import AudioError, InputError, ModelError, ParameterError
 from speechfeat.layers import Layers, select_layers
 from speechfeat.recordings import Recording, RunOptions, embed_recordings, encode_recordings
 from speechfeat.types import Batch, Frames, Hidden
 from speechfeat.units import FrameGrid
 
-CPU_BATCH_SECONDS = 30.0
-# Not measured on a GPU yet: a batch that should fill one.
-GPU_BATCH_SECONDS = 600.0
 # The rest is left to the allocator's fragments and to others.
 GPU_MEMORY_SHARE = 0.5
-SPEED_PROBE_SECONDS = 8.0
 
 
 class Backbone:
@@ -48,6 +43,7 @@ class Backbone:
         exact_frames: whether the blocks give exactly `grid.num_frames` frames for an utterance alone (false for
             models that always take one fixed window).
         pads: false for a module that cannot be told of padding; its utterances are then run one at a time.
+        causal: whether a frame sees nothing that is after it.
         input_stages: the part of `grid.stages` that happens inside the module, after `prepare` (None: all).
     """
 
@@ -62,6 +58,7 @@ class Backbone:
         max_samples: int | None = None,
         exact_frames: bool = True,
         pads: bool = True,
+        causal: bool = False,
         input_stages: int | None = None,
     ) -> None:
         # Any: the attributes of a model are what its own library says.
@@ -73,6 +70,7 @@ class Backbone:
         self.max_samples = max_samples
         self.exact_frames = exact_frames
         self.pads = pads
+        self.causal = causal
         inner = len(grid.stages) if input_stages is None else input_stages
         self.padding = Padding(grid.stages[len(grid.stages) - inner :])
 
@@ -100,46 +98,8 @@ class Backbone:
         return self.padding.mask(inputs.shape[1], inputs.device, depth=0).long()
 
 
-def weight_hash(module: nn.Module) -> str:
-    """Hash of every parameter and persistent buffer of a module, by name."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def own_copy(module: nn.Module) -> nn.Module:
-    """A copy of a module for an encoder to change: its caller may go on training it, or wrap it again.
-
-    Raises:
-        ModelError: if it cannot be copied.
-    """
-    # Old weight normalisation leaves a computed weight on the module, which torch refuses to copy.
-    computed = [
-        value
-        for part in module.modules()
-        for value in vars(part).values()
-        if isinstance(value, Tensor) and not value.is_leaf
-    ]
-    try:
-        copied = copy.deepcopy(module, {id(value): value.detach().clone() for value in computed})
-    except Exception as error:  # whatever a module holds that is no weight
-        raise ModelError(
-            f"{type(module).__name__} cannot be copied ({type(error).__name__}: {' '.join(str(error).split())[:200]}); "
-            "take what is not its weights (locks, files, processes) out of it first"
-        ) from None
-    for part in copied.modules():
-        if nn.utils.parametrize.is_parametrized(part):
-            # The class of a parametrized module is made for it alone and changed with it; a copy shares it.
-            part.__class__ = type(type(part).__name__, type(part).__bases__, dict(vars(type(part))))
-    return copied
-
-
-class Encoder:
-    """An encoder that runs up to the deepest layer asked for and no further.
-
-    Made by `load_encoder` and `wrap_module`.
+class BaseEncoder:
+    """A model that runs up to the deepest layer asked for and no further, on whatever its backbone takes.
 
     Attributes:
         name: as it was asked for.
@@ -151,6 +111,15 @@ class Encoder:
         dtype: the name of the dtype of its matrix products.
         weights: hash of all its weights, before any were dropped.
     """
+
+    # In seconds of input: what a batch holds on a CPU, the most that it holds on a GPU (not measured there yet: it
+    # should fill one), and what the speed is measured on.
+    cpu_batch_seconds = 30.0
+    gpu_batch_seconds = 600.0
+    probe_seconds = 8.0
+    # On a CPU it does not pay for recordings: one by one, wav2vec2-base takes 0.85 to 1.01 of the time for utterances
+    # of 3 s and more and 1.2 of it for 1 s, needs less memory, and gives what the utterance gives alone to the bit.
+    pads_on_cpu = False
 
     def __init__(
         self,
@@ -188,11 +157,6 @@ class Encoder:
         """Name of the dtype of the matrix products."""
         return self.precision.name
 
-    @property
-    def sample_rate(self) -> int:
-        """Rate of the samples it takes, in Hz."""
-        return self.grid.sample_rate
-
     def _measure_dim(self) -> int:
         probe = self._probe(0.5)
         return self.encode_prepared([self.prepare(probe)], [len(probe)])[0].shape[-1]
@@ -226,9 +190,6 @@ class Encoder:
     def encode_prepared(self, inputs: Sequence[np.ndarray], num_samples: Sequence[int]) -> list[np.ndarray]:
         """Encode prepared inputs, as one padded batch where that pays.
 
-        On a CPU it does not: one by one, wav2vec2-base takes 0.85 to 1.01 of the time for utterances of 3 s and more
-        and 1.2 of it for 1 s, needs less memory, and gives what the utterance gives alone to the bit.
-
         Args:
             inputs: what `prepare` gave for each utterance.
             num_samples: samples that each was made from.
@@ -237,12 +198,16 @@ class Encoder:
             Features of each, `[L, T, D]` float32, without padding.
 
         Raises:
-            AudioError: if one does not fit into the memory even by itself.
+            InputError: if one does not fit into the memory even by itself.
         """
-        if self.backbone.pads and self.device.type != "cpu":
+        if self.backbone.pads and (self.pads_on_cpu or self.device.type != "cpu"):
             return self.encode_padded(inputs, num_samples)
         alone = (self.encode_padded([one], [count]) for one, count in zip(inputs, num_samples, strict=True))
         return [values for group in alone for values in group]
+
+    def out_of_memory(self, num_samples: int) -> InputError:
+        """The error of an input of `num_samples` samples that does not fit into the memory even by itself."""
+        raise NotImplementedError
 
     def encode_padded(self, inputs: Sequence[np.ndarray], num_samples: Sequence[int]) -> list[np.ndarray]:
         """Encode prepared inputs as one padded batch, halved as often as memory asks for; as `encode_prepared`."""
@@ -252,10 +217,7 @@ class Encoder:
             if not _out_of_memory(error):
                 raise
             if len(inputs) == 1:
-                raise AudioError(
-                    f"{self.grid.seconds(num_samples[0]):.1f} s do not fit into the memory of {self.device}; "
-                    "cut long recordings into shorter chunks (--chunk, --chunk-above) or use --dtype bfloat16"
-                ) from None
+                raise self.out_of_memory(num_samples[0]) from None
         else:
             states = hidden.states.float().cpu().numpy()
             return [states[row, :, :count] for row, count in enumerate(hidden.num_frames)]
@@ -266,6 +228,90 @@ class Encoder:
             *self.encode_padded(inputs[:half], num_samples[:half]),
             *self.encode_padded(inputs[half:], num_samples[half:]),
         ]
+
+    @torch.inference_mode()
+    def forward(self, batch: Batch) -> Hidden:
+        """Run a padded batch up to the deepest layer; states stay on the device.
+
+        Raises:
+            ModelError: if the module does not give the frames that its grid promises.
+        """
+        num_frames = tuple(self.num_frames(count) for count in batch.num_samples)
+        with self._lock, ExitStack() as stack:
+            for context in self.precision.contexts(self.device):
+                stack.enter_context(context)
+            self.backbone.padding.set(batch.sizes, batch.inputs.shape[1])
+            inputs = batch.inputs.to(self.device, non_blocking=True)
+            states = self._taps.run(lambda: self.backbone.forward(inputs, batch.sizes))
+        self._check_frames(states.shape[2], max(num_frames), batch.num_samples)
+        return Hidden(states, num_frames)
+
+    def _check_frames(self, found: int, promised: int, num_samples: Sequence[int]) -> None:
+        if found == promised or (found > promised and not self.backbone.exact_frames):
+            return
+        raise ModelError(
+            f"{self.name} gave {found} frames for {max(num_samples)} samples, where its grid (hop {self.grid.hop}, "
+            f"window {self.grid.window}, offset {self.grid.offset}) promises {promised}; correct hop, window or pad"
+        )
+
+    def default_batch_seconds(self) -> float:
+        """Audio in a batch that suits the device and its free memory; on a CPU it is only what is read together."""
+        if self.device.type != "cuda":
+            return self.cpu_batch_seconds
+        if self._bytes_per_second is None:
+            torch.cuda.reset_peak_memory_stats(self.device)
+            before = torch.cuda.memory_allocated(self.device)
+            self.measure_speed()
+            peak = torch.cuda.max_memory_allocated(self.device) - before
+            self._bytes_per_second = max(1.0, peak / self._probe_cost())
+        free_bytes, _ = torch.cuda.mem_get_info(self.device)
+        return min(self.gpu_batch_seconds, max(1.0, GPU_MEMORY_SHARE * free_bytes / self._bytes_per_second))
+
+    def measure_speed(self) -> float:
+        """Seconds of input that the encoder runs on in a second of time here, after warming up."""
+        probe = self._probe(self.probe_seconds)
+        inputs, counts = [self.prepare(probe)] * 2, [len(probe)] * 2
+        times = []
+        for _ in range(2):
+            began = time.perf_counter()
+            self.encode_prepared(inputs, counts)
+            times.append(time.perf_counter() - began)
+        return self._probe_cost() / min(times)
+
+    def _probe_cost(self) -> float:
+        return 2 * self.cost(self.grid.seconds(len(self._probe(self.probe_seconds))))
+
+    def describe(self) -> dict[str, object]:
+        """What decides the features, for a store's configuration; the name of a model does not."""
+        return {
+            "family": type(self.backbone).__name__,
+            "definition": self.backbone.definition(),
+            "weights": self.weights,
+            "num_layers": self.num_layers,
+            "dim": self.dim,
+            "layers": list(self.selection.indices),
+            "stacked": self.selection.stacked,
+            "dtype": self.dtype,
+        }
+
+
+class Encoder(BaseEncoder):
+    """An encoder of recordings.
+
+    Made by `load_encoder` and `wrap_module`; its attributes are those of `BaseEncoder`.
+    """
+
+    @property
+    def sample_rate(self) -> int:
+        """Rate of the samples it takes, in Hz."""
+        return self.grid.sample_rate
+
+    def out_of_memory(self, num_samples: int) -> InputError:
+        """The error of an input that does not fit into the memory by itself."""
+        return AudioError(
+            f"{self.grid.seconds(num_samples):.1f} s do not fit into the memory of {self.device}; "
+            "cut long recordings into shorter chunks (--chunk, --chunk-above) or use --dtype bfloat16"
+        )
 
     def encode(
         self, recordings: Sequence[Recording], *, sample_rate: int | None = None, **options: object
@@ -297,71 +343,6 @@ class Encoder:
             options: as in `encode`.
         """
         return embed_recordings(self, recordings, pool, sample_rate, RunOptions(**options))  # type: ignore[arg-type]
-
-    @torch.inference_mode()
-    def forward(self, batch: Batch) -> Hidden:
-        """Run a padded batch up to the deepest layer; states stay on the device.
-
-        Raises:
-            ModelError: if the module does not give the frames that its grid promises.
-        """
-        num_frames = tuple(self.num_frames(count) for count in batch.num_samples)
-        with self._lock, ExitStack() as stack:
-            for context in self.precision.contexts(self.device):
-                stack.enter_context(context)
-            self.backbone.padding.set(batch.sizes, batch.inputs.shape[1])
-            inputs = batch.inputs.to(self.device, non_blocking=True)
-            states = self._taps.run(lambda: self.backbone.forward(inputs, batch.sizes))
-        self._check_frames(states.shape[2], max(num_frames), batch.num_samples)
-        return Hidden(states, num_frames)
-
-    def _check_frames(self, found: int, promised: int, num_samples: Sequence[int]) -> None:
-        if found == promised or (found > promised and not self.backbone.exact_frames):
-            return
-        raise ModelError(
-            f"{self.name} gave {found} frames for {max(num_samples)} samples, where its grid (hop {self.grid.hop}, "
-            f"window {self.grid.window}, offset {self.grid.offset}) promises {promised}; correct hop, window or pad"
-        )
-
-    def default_batch_seconds(self) -> float:
-        """Audio in a batch that suits the device and its free memory; on a CPU it is only what is read together."""
-        if self.device.type != "cuda":
-            return CPU_BATCH_SECONDS
-        if self._bytes_per_second is None:
-            torch.cuda.reset_peak_memory_stats(self.device)
-            before = torch.cuda.memory_allocated(self.device)
-            self.measure_speed()
-            peak = torch.cuda.max_memory_allocated(self.device) - before
-            self._bytes_per_second = max(1.0, peak / self._probe_cost())
-        free_bytes, _ = torch.cuda.mem_get_info(self.device)
-        return min(GPU_BATCH_SECONDS, max(1.0, GPU_MEMORY_SHARE * free_bytes / self._bytes_per_second))
-
-    def measure_speed(self) -> float:
-        """Seconds of input that the encoder runs on in a second of time here, after warming up."""
-        probe = self._probe(SPEED_PROBE_SECONDS)
-        inputs, counts = [self.prepare(probe)] * 2, [len(probe)] * 2
-        times = []
-        for _ in range(2):
-            began = time.perf_counter()
-            self.encode_prepared(inputs, counts)
-            times.append(time.perf_counter() - began)
-        return self._probe_cost() / min(times)
-
-    def _probe_cost(self) -> float:
-        return 2 * self.cost(self.grid.seconds(len(self._probe(SPEED_PROBE_SECONDS))))
-
-    def describe(self) -> dict[str, object]:
-        """What decides the features, for a store's configuration; the name of a model does not."""
-        return {
-            "family": type(self.backbone).__name__,
-            "definition": self.backbone.definition(),
-            "weights": self.weights,
-            "num_layers": self.num_layers,
-            "dim": self.dim,
-            "layers": list(self.selection.indices),
-            "stacked": self.selection.stacked,
-            "dtype": self.dtype,
-        }
 
 
 def choose_device(device: str | torch.device) -> torch.device:

@@ -125,12 +125,60 @@ CATALOG = (
 )
 
 
+TEXT_CATALOG = (
+    EncoderSpec("all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2", 23, "Apache-2.0", "2002.10957"),
+    EncoderSpec("all-mpnet-base-v2", "sentence-transformers/all-mpnet-base-v2", 109, "Apache-2.0", "2004.09297"),
+    EncoderSpec("bert-base-uncased", "google-bert/bert-base-uncased", 110, "Apache-2.0", "1810.04805"),
+    EncoderSpec("bert-base-multilingual", "google-bert/bert-base-multilingual-cased", 178, "Apache-2.0", "1810.04805"),
+    EncoderSpec("roberta-base", "FacebookAI/roberta-base", 125, "MIT", "1907.11692"),
+    EncoderSpec("xlm-roberta-base", "FacebookAI/xlm-roberta-base", 278, "MIT", "1911.02116"),
+    EncoderSpec("distilbert-base-uncased", "distilbert/distilbert-base-uncased", 66, "Apache-2.0", "1910.01108"),
+    EncoderSpec("albert-base-v2", "albert/albert-base-v2", 12, "Apache-2.0", "1909.11942"),
+    EncoderSpec("electra-base", "google/electra-base-discriminator", 109, "Apache-2.0", "2003.10555"),
+    EncoderSpec("deberta-v3-base", "microsoft/deberta-v3-base", 184, "MIT", "2111.09543"),
+    EncoderSpec("modernbert-base", "answerdotai/ModernBERT-base", 149, "Apache-2.0", "2412.13663"),
+    EncoderSpec("t5-base", "google-t5/t5-base", 110, "Apache-2.0", "1910.10683"),
+    EncoderSpec("gpt2", "openai-community/gpt2", 124, "MIT", ""),
+    EncoderSpec("qwen3-embedding-0.6b", "Qwen/Qwen3-Embedding-0.6B", 596, "Apache-2.0", "2506.05176"),
+    EncoderSpec("clip-vit-base-patch32", "openai/clip-vit-base-patch32", 63, "unstated", "2103.00020"),
+    EncoderSpec("clap-htsat-unfused", "laion/clap-htsat-unfused", 125, "Apache-2.0", "2211.06687"),
+)
+
+
+class Table(NamedTuple):
+    """Rows of one kind.
+
+    Attributes:
+        rows: of the catalogue.
+        command: that lists them.
+    """
+
+    rows: tuple[EncoderSpec, ...]
+    command: str
+
+    def find(self, name: str) -> EncoderSpec | None:
+        """The row of this name, or None."""
+        return next((spec for spec in self.rows if spec.name == name), None)
+
+    def suggest(self, name: str) -> str:
+        """A sentence part that names what a misspelt name may have meant, or ""."""
+        close = difflib.get_close_matches(name, [spec.name for spec in self.rows], n=2, cutoff=0.6)
+        return f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
+
+    def lines(self) -> list[str]:
+        """A line a row: name, parameters, licence, where it comes from."""
+        width = max(len(spec.name) for spec in self.rows)
+        return [
+            f"{spec.name:{width}}  {f'{spec.parameters:g} M' if spec.parameters else '-':>7}  {spec.licence:16}  "
+            f"{spec.source.replace(str(EMBEDDED), '(in this package)')}"
+            for spec in self.rows
+        ]
+
+
+SPEECH = Table(CATALOG, "python -m speechfeat.extract --list-models")
+TEXT = Table(TEXT_CATALOG, "python -m speechfeat.extract_text --list-models")
+
+
 def find(name: str) -> EncoderSpec | None:
-    """The row of this name, or None."""
-    return next((spec for spec in CATALOG if spec.name == name), None)
-
-
-def suggest(name: str) -> str:
-    """A sentence part that names what a misspelt name may have meant, or ""."""
-    close = difflib.get_close_matches(name, [spec.name for spec in CATALOG], n=2, cutoff=0.6)
-    return f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
+    """The row of a speech encoder of this name, or None."""
+    return SPEECH.find(name)

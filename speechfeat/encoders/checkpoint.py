@@ -21,8 +21,15 @@ from speechfeat.errors import ModelError
 # A vector that pretraining puts in place of masked frames: old checkpoints lack it and nothing here reads it.
 UNUSED_WEIGHTS = ("masked_spec_embed",)
 
-# Sinusoids that old checkpoints hold and that the models now compute.
-COMPUTED_WEIGHTS = ("embed_positions.weights", "pos_sinusoidal_embed.weights")
+# What old checkpoints hold and the models now compute: sinusoids, numbers of positions, frequencies of rotations,
+# causal masks.
+COMPUTED_WEIGHTS = (
+    *("embed_positions.weights", "pos_sinusoidal_embed.weights", "position_ids", "rotary_emb.inv_freq"),
+    *(".attn.bias", ".attn.masked_bias"),
+)
+
+# On top of text models, where nothing here reads: checkpoints of a language model lack it.
+POOLERS = ("pooler", "pooler_activation")
 
 
 @dataclass(frozen=True)
@@ -48,13 +55,13 @@ def open_checkpoint(source: str, options: CheckpointOptions) -> Backbone:
     Raises:
         ModelError: if there is no such checkpoint, it is no speech encoder, or weights are missing or left over.
     """
-    _check_source(source)
-    config = _load(source, "its configuration", AutoConfig, options)
+    check_source(source)
+    config = load_part(source, "its configuration", AutoConfig, options)
     family = find_family(config, source)
     if hasattr(family, "encoder_config"):
         config = family.encoder_config(config)
-    model = _load_model(source, family, config, options)
-    extractor = _load(source, "its preprocessor configuration", AutoFeatureExtractor, options)
+    model = load_model(source, _model_class(family, config), config, options, getattr(family, "KEY_MAPPING", None))
+    extractor = load_part(source, "its preprocessor configuration", AutoFeatureExtractor, options)
     return family.backbone(model, extractor, options)
 
 
@@ -101,13 +108,18 @@ def _model_class(family: ModuleType, config: PretrainedConfig) -> type[PreTraine
     return chosen(config) if chosen else AutoModel._model_mapping[type(config)]
 
 
-def _check_source(source: str) -> None:
+def check_source(source: str, table: catalog.Table = catalog.SPEECH) -> None:
+    """Refuse what cannot be a checkpoint, before anything is asked of the hub.
+
+    Raises:
+        ModelError: with what was probably meant, by a table of the catalogue.
+    """
     path = Path(source)
     if not path.exists():
         if source.count("/") != 1 or source.startswith("."):
             raise ModelError(
-                f"unknown encoder {source!r}{catalog.suggest(source)}: it is no catalogue name, no directory here and "
-                "no hub id (owner/name); list the catalogue: python -m speechfeat.extract --list-models"
+                f"unknown encoder {source!r}{table.suggest(source)}: it is no catalogue name, no directory here and "
+                f"no hub id (owner/name); list the catalogue: {table.command}"
             )
         return
     if not path.is_dir():
@@ -117,7 +129,12 @@ def _check_source(source: str) -> None:
         raise ModelError(f"{source!r} holds {held}; give a directory that save_pretrained has written")
 
 
-def _load(source: str, what: str, auto_class: Any, options: CheckpointOptions):
+def load_part(source: str, what: str, auto_class: Any, options: CheckpointOptions) -> Any:
+    """A configuration, feature extractor or tokenizer of a checkpoint.
+
+    Raises:
+        ModelError: if it is not there or cannot be read; `what` names it.
+    """
     try:
         return auto_class.from_pretrained(
             source, revision=options.revision, trust_remote_code=options.trust_remote_code
@@ -132,19 +149,28 @@ def _why_unloadable(source: str, what: str, error: Exception) -> str:
         return f"{source!r}: {what} cannot be read ({reason[:300]}); save it beside the weights with save_pretrained"
     return (
         f"{source!r} is no directory here, and the hub did not give {what} ({reason[:200]}); check the id and the "
-        "connection, or list the catalogue: python -m speechfeat.extract --list-models"
+        "connection, or list the catalogue (--list-models)"
     )
 
 
-def _load_model(
-    source: str, family: ModuleType, config: PretrainedConfig, options: CheckpointOptions
+def load_model(
+    source: str,
+    model_class: Any,
+    config: PretrainedConfig,
+    options: CheckpointOptions,
+    key_mapping: dict[str, str] | None = None,
 ) -> PreTrainedModel:
+    """The model of a checkpoint with all its weights, in float32.
+
+    Raises:
+        ModelError: if it cannot be read, or weights are missing or left over.
+    """
     try:
         with _quiet():
-            model, info = _model_class(family, config).from_pretrained(
+            model, info = model_class.from_pretrained(
                 source,
                 config=config,
-                key_mapping=getattr(family, "KEY_MAPPING", None),
+                key_mapping=key_mapping,
                 revision=options.revision,
                 trust_remote_code=options.trust_remote_code,
                 dtype=torch.float32,
@@ -182,7 +208,9 @@ def check_weights(source: str, model: PreTrainedModel, info: dict) -> None:
     Raises:
         ModelError: naming the weights.
     """
-    missing = [key for key in info["missing_keys"] if not key.endswith(UNUSED_WEIGHTS)]
+    missing = [
+        key for key in info["missing_keys"] if not key.endswith(UNUSED_WEIGHTS) and key.split(".")[0] not in POOLERS
+    ]
     parts = tuple(f"{name}." for name, _ in model.named_children())
     prefix = f"{model.base_model_prefix}."
     unexpected = [

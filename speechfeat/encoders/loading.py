@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from speechfeat.encoders import catalog
-from speechfeat.encoders.base import Backbone, Encoder, own_copy
+from speechfeat.encoders.base import Backbone, Encoder
 from speechfeat.encoders.checkpoint import CheckpointOptions, open_checkpoint, wrap_model
+from speechfeat.encoders.modules import own_copy
 from speechfeat.errors import ModelError, ParameterError
 from speechfeat.layers import Layers
 
