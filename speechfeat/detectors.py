@@ -29,7 +29,8 @@ from speechfeat.windows import Slider
 IS_WORD, IS_NONE = 0.7, 0.3
 # A word that no window fits so well is the window that fits it best, if it fits at all.
 FITS = 0.5
-# From one length of windows to the next: no word between two of them then fits less well than `IS_WORD`.
+# From one length of windows to the next: a word between two of them is like one to 0.85 at least, which leaves room for
+# where it begins.
 STEP = 1.4
 # Of the lengths of the words, the shares that the windows reach from and to.
 SHORTEST, LONGEST = 0.05, 0.95
