@@ -40,11 +40,18 @@ def plan_batches(costs: Sequence[float], budget: float, max_batch_size: int | No
     return batches
 
 
-def pad(inputs: Sequence[np.ndarray], num_samples: Sequence[int]) -> Batch:
-    """Stack inputs `[N]` or `[N, F]` of different lengths, zeros past each; whole numbers stay whole."""
+def pad(inputs: Sequence[np.ndarray], num_samples: Sequence[int], *, pinned: bool = False) -> Batch:
+    """Stack inputs `[N]` or `[N, F]` of different lengths, zeros past each; whole numbers stay whole.
+
+    Args:
+        inputs: of each utterance.
+        num_samples: that each was made from.
+        pinned: in memory that a GPU reads by itself.
+    """
     sizes = [len(one) for one in inputs]
-    dtype = np.int64 if np.issubdtype(inputs[0].dtype, np.integer) else np.float32
-    padded = np.zeros((len(inputs), max(sizes), *inputs[0].shape[1:]), dtype=dtype)
+    dtype = torch.int64 if np.issubdtype(inputs[0].dtype, np.integer) else torch.float32
+    padded = torch.zeros((len(inputs), max(sizes), *inputs[0].shape[1:]), dtype=dtype, pin_memory=pinned)
+    rows = padded.numpy()
     for row, one in enumerate(inputs):
-        padded[row, : len(one)] = one
-    return Batch(torch.from_numpy(padded), tuple(sizes), tuple(num_samples))
+        rows[row, : len(one)] = one
+    return Batch(padded, tuple(sizes), tuple(num_samples))

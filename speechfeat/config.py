@@ -35,7 +35,7 @@ class RunConfig:
     frames: bool = True
     store_dtype: str = "float16"
     batch_size: int | None = None
-    num_workers: int = min(4, os.cpu_count() or 1)
+    num_workers: int = min(8, os.cpu_count() or 1)
     shard: str | None = None
     max_errors: int | None = None
     overwrite: bool = False

@@ -24,12 +24,14 @@ class Medium(Protocol):
         measure: in which amounts are told.
         ahead_seconds: of the frame grid, that may lie read ahead of the encoder.
         shard_seconds: of the frame grid, the most in a shard.
+        pools_all_frames: whether pooling sees every frame.
     """
 
     chunking: Chunking
     measure: Measure
     ahead_seconds: float
     shard_seconds: float
+    pools_all_frames: bool
 
     def read(self, work: Work) -> Audio | Tokens:
         """The samples or tokens of an utterance."""
@@ -47,6 +49,7 @@ class RecordingMedium:
     measure = HOURS
     ahead_seconds = AHEAD_SECONDS
     shard_seconds = SHARD_SECONDS
+    pools_all_frames = True
 
     def __init__(self, encoder: Encoder, config: ExtractConfig) -> None:
         self.chunking = config.chunking
@@ -63,7 +66,7 @@ class RecordingMedium:
 
     def pooled(self, piece: Piece) -> np.ndarray:
         """All frames."""
-        return piece.values
+        return piece.frames
 
     def row(self, work: Work, piece: Piece) -> Row:
         """Where the utterance is in its recording, and its labels."""

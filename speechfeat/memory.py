@@ -1,7 +1,12 @@
-"""Memory of the process: what the C library does with what a long run frees and asks for again."""
+"""Memory of the process: how much it took, and what becomes of what a long run frees and asks for again."""
 
 import ctypes
 import sys
+
+try:
+    import resource
+except ImportError:  # only Unix tells
+    resource = None  # type: ignore[assignment]
 
 # Of glibc's malloc.h.
 M_TRIM_THRESHOLD = -1
@@ -24,3 +29,11 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
         mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+
+
+def peak_memory() -> int:
+    """The most that this process ever held in memory, in bytes; 0 where the system does not tell."""
+    if resource is None:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -17,7 +17,7 @@ from speechfeat.chunking import Chunking
 from speechfeat.errors import AudioError, ParameterError
 from speechfeat.pooling import Pooler, check_pool
 from speechfeat.streaming import Failure, Piece, stream
-from speechfeat.types import Audio, Frames
+from speechfeat.types import ALL_FRAMES, Audio, Frames, Wanted
 
 if TYPE_CHECKING:
     from speechfeat.encoders.base import Encoder
@@ -54,16 +54,20 @@ def embed_recordings(
     encoder: "Encoder", recordings: Sequence[Recording], pool: str, sample_rate: int | None, options: RunOptions
 ) -> np.ndarray:
     """A vector of every recording, in order, without keeping the frames."""
-    check_pool(pool)
+    pool = check_pool(pool)
     poolers = [Pooler(pool) for _ in recordings]
-    for piece in _run(encoder, recordings, sample_rate, options):
-        poolers[piece.item].add(piece.values)
-    vectors = np.stack([pooler.result() for pooler in poolers])
+    pooled: dict[int, np.ndarray] = {}
+    for piece in _run(encoder, recordings, sample_rate, options, Wanted(pool=pool, frames=False)):
+        if piece.embedding is None:
+            poolers[piece.item].add(piece.frames)
+        else:
+            pooled[piece.item] = piece.embedding
+    vectors = np.stack([pooled[item] if item in pooled else one.result() for item, one in enumerate(poolers)])
     return vectors if encoder.selection.stacked else vectors[:, 0]
 
 
 def _frames(encoder: "Encoder", recording: Recording, pieces: list[Piece]) -> Frames:
-    values = pieces[0].values if len(pieces) == 1 else np.concatenate([piece.values for piece in pieces], axis=1)
+    values = pieces[0].frames if len(pieces) == 1 else np.concatenate([piece.frames for piece in pieces], axis=1)
     return Frames(
         values=values if encoder.selection.stacked else values[0],
         times=encoder.grid.times(values.shape[1]),
@@ -73,7 +77,11 @@ def _frames(encoder: "Encoder", recording: Recording, pieces: list[Piece]) -> Fr
 
 
 def _run(
-    encoder: "Encoder", recordings: Sequence[Recording], sample_rate: int | None, options: RunOptions
+    encoder: "Encoder",
+    recordings: Sequence[Recording],
+    sample_rate: int | None,
+    options: RunOptions,
+    wanted: Wanted = ALL_FRAMES,
 ) -> Iterator[Piece]:
     if isinstance(recordings, str | os.PathLike) or (isinstance(recordings, np.ndarray) and recordings.ndim == 1):
         raise ParameterError("one recording was given where a list of them is expected; put it into brackets")
@@ -98,6 +106,7 @@ def _run(
         chunking=options.chunking,
         num_workers=options.num_workers,
         batch_seconds=budget,
+        wanted=wanted,
     )
     with closing(results):  # the readers stop at the first failure
         for result in chain.from_iterable(results):

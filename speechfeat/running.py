@@ -14,11 +14,12 @@ from speechfeat.config import RunConfig
 from speechfeat.encoders.base import BaseEncoder
 from speechfeat.errors import InputError, SpeechfeatError
 from speechfeat.media import Medium
+from speechfeat.memory import peak_memory
 from speechfeat.planning import Plan, Survey, Work
 from speechfeat.pooling import Pooler
 from speechfeat.store_writer import StoreWriter
-from speechfeat.streaming import Failure, Piece, stream
-from speechfeat.types import Utterance
+from speechfeat.streaming import Failure, Piece, Times, stream
+from speechfeat.types import Utterance, Wanted
 
 # Runs of the encoder that may wait for the disk.
 QUEUE_LENGTH = 8
@@ -34,6 +35,10 @@ class Summary:
         failed: inputs that failed, now or before and not mended since.
         hours: of audio done now; of texts, their tokens over 3600.
         seconds: that it took, from the first read to the last commit.
+        encoding: seconds of it that the device worked.
+        reading: seconds of it in which the next batch was not read yet.
+        writing: seconds of it in which the store could not take more.
+        memory: the most that this process ever held in memory, in bytes.
         interrupted: whether it was stopped before its end.
     """
 
@@ -42,6 +47,10 @@ class Summary:
     failed: int = 0
     hours: float = 0.0
     seconds: float = 0.0
+    encoding: float = 0.0
+    reading: float = 0.0
+    writing: float = 0.0
+    memory: int = 0
     interrupted: bool = False
 
     @property
@@ -88,6 +97,7 @@ class Run:
             - len(self.failures)
         )
         self.num_failed = 0
+        self.times = Times()
         self.recorder = Recorder(encoder, config, found.works, writer, medium)
 
     def run(self) -> Summary:
@@ -98,7 +108,10 @@ class Run:
             self._encode()
         finally:
             self.recorder.close()
-            self.summary.seconds = time.perf_counter() - began
+            summary = self.summary
+            summary.seconds = time.perf_counter() - began
+            summary.encoding, summary.reading = self.times.encoding, self.times.reading
+            summary.writing, summary.memory = self.recorder.waited, peak_memory()
         return self.summary
 
     def _fail(self, failures: Sequence[tuple[Utterance, str]]) -> None:
@@ -117,6 +130,12 @@ class Run:
                 "done is in the store"
             )
 
+    def _wanted(self) -> Wanted:
+        """What a device may prepare: frames in no more precision than they were computed and are stored in."""
+        is_half = self.encoder.dtype != "float32" and self.config.store_dtype == "float16"
+        pools = self.medium.pools_all_frames and self.config.pooling != "none"
+        return Wanted("float16" if is_half else "float32", self.config.pooling if pools else None, self.config.frames)
+
     def _encode(self) -> None:
         done = self.writer.done
         todo = [
@@ -134,6 +153,8 @@ class Run:
             num_workers=self.config.num_workers,
             batch_seconds=self.plan.batch_seconds,
             ahead_seconds=self.medium.ahead_seconds,
+            wanted=self._wanted(),
+            times=self.times,
         )
         with closing(results):
             for group in results:
@@ -156,7 +177,7 @@ class Run:
                 reasons.append(f"{self.works[result.item].utterance.id}: {result.reason}")
                 ended.append(result.item)
                 continue
-            seconds += result.audio_seconds * result.values.shape[1] / result.num_frames
+            seconds += result.audio_seconds * (result.last_frame - result.first_frame) / result.num_frames
             if result.is_last:
                 ended.append(result.item)
                 self.summary.done += 1
@@ -175,6 +196,7 @@ class Recorder:
         self.medium = medium
         self.works = works
         self.writer = writer
+        self.waited = 0.0
         self._pooler: Pooler | None = None
         self._queue: queue.Queue[Any] = queue.Queue(QUEUE_LENGTH)
         self._error: BaseException | None = None
@@ -189,7 +211,9 @@ class Recorder:
         """
         if self._error:
             raise self._error
+        began = time.perf_counter()
         self._queue.put(job)
+        self.waited += time.perf_counter() - began
 
     def close(self) -> None:
         """Wait for everything queued; Ctrl-C drops what is queued, but the job in hand is always finished.
@@ -238,26 +262,33 @@ class Recorder:
         config = self.config
         work = self.works[piece.item]
         key = work.utterance.id
-        values = self._unstacked(piece.values)
-        if piece.first_frame == 0:
-            self._pooler = Pooler(config.pooling) if config.pool != "none" else None
-        if self._pooler:
-            self._pooler.add(self._unstacked(self.medium.pooled(piece)))
+        values = None if piece.values is None else self._unstacked(piece.values)
+        if piece.embedding is None:
+            self._pool(piece)
+        embedding = self._embedding(piece) if piece.is_last else None
         if piece.first_frame == 0 and piece.is_last:
-            self.writer.add(self.medium.row(work, piece), values if config.frames else None, self._embedding())
+            self.writer.add(self.medium.row(work, piece), values if config.frames else None, embedding)
             return
-        if config.frames and piece.first_frame == 0:
-            self.writer.begin(key, (*values.shape[:-2], piece.num_frames, values.shape[-1]))
-        if config.frames:
+        if config.frames and values is not None:
+            if piece.first_frame == 0:
+                self.writer.begin(key, (*values.shape[:-2], piece.num_frames, values.shape[-1]))
             self.writer.write(key, values, at=piece.first_frame)
         if piece.is_last:
             row = self.medium.row(work, piece)
             if config.frames:
-                self.writer.finish(row, self._embedding())
+                self.writer.finish(row, embedding)
             else:
-                self.writer.add(row, None, self._embedding())
+                self.writer.add(row, None, embedding)
 
-    def _embedding(self) -> Any:
+    def _pool(self, piece: Piece) -> None:
+        if piece.first_frame == 0:
+            self._pooler = Pooler(self.config.pooling) if self.config.pool != "none" else None
+        if self._pooler:
+            self._pooler.add(self._unstacked(self.medium.pooled(piece)))
+
+    def _embedding(self, piece: Piece) -> np.ndarray | None:
+        if piece.embedding is not None:
+            return self._unstacked(piece.embedding)
         return self._pooler.result() if self._pooler else None
 
     def _unstacked(self, values: np.ndarray) -> np.ndarray:

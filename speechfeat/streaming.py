@@ -1,21 +1,27 @@
 """Reading ahead in worker threads while the encoder runs: batches of utterances in, pieces of features out."""
 
+import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from speechfeat.chunking import Chunk, Chunking
 from speechfeat.errors import InputError, SpeechfeatError
-from speechfeat.types import Audio, Tokens
+from speechfeat.types import ALL_FRAMES, Audio, Landed, Tokens, Wanted
 
 if TYPE_CHECKING:
     from speechfeat.encoders.base import BaseEncoder
+    from speechfeat.encoders.flights import Flight
 
 # Seconds of audio that may lie decoded ahead of the encoder: 40 MB at 16 kHz.
 AHEAD_SECONDS = 600.0
+# At least so many batches: a GPU is through one in less time than its recordings take to read.
+AHEAD_BATCHES = 4
 
 
 class Piece(NamedTuple):
@@ -23,28 +29,38 @@ class Piece(NamedTuple):
 
     Attributes:
         item: which utterance.
-        values: `[L, t, D]` float32.
-        first_frame: where `values` begins.
+        values: `[L, t, D]` float32 or float16; None where only the embedding was wanted.
+        first_frame: where the piece begins.
+        last_frame: one past where it ends.
         num_frames: T, of the whole utterance.
         audio_seconds: length of the whole utterance; of a text, its number of tokens.
         source_rate: of the recording, in Hz; 0 for a text.
         flags: what a user should know of the utterance.
         tokens: of the whole text, or None for a recording.
+        embedding: of the whole utterance, `[L, D']`, where the device pooled it.
     """
 
     item: int
-    values: np.ndarray
+    values: np.ndarray | None
     first_frame: int
+    last_frame: int
     num_frames: int
     audio_seconds: float
     source_rate: int
     flags: tuple[str, ...]
     tokens: Tokens | None = None
+    embedding: np.ndarray | None = None
 
     @property
     def is_last(self) -> bool:
         """Whether the utterance ends with this piece."""
-        return self.first_frame + self.values.shape[1] == self.num_frames
+        return self.last_frame == self.num_frames
+
+    @property
+    def frames(self) -> np.ndarray:
+        """`values`, where frames were wanted."""
+        assert self.values is not None
+        return self.values
 
 
 class Failure(NamedTuple):
@@ -52,6 +68,19 @@ class Failure(NamedTuple):
 
     item: int
     reason: str
+
+
+@dataclass
+class Times:
+    """Where the time of a run went, in seconds.
+
+    Attributes:
+        encoding: that the device worked.
+        reading: that it had nothing to do before more was read.
+    """
+
+    encoding: float = 0.0
+    reading: float = 0.0
 
 
 class _Ready(NamedTuple):
@@ -76,8 +105,10 @@ def stream(
     num_workers: int,
     batch_seconds: float,
     ahead_seconds: float = AHEAD_SECONDS,
+    wanted: Wanted = ALL_FRAMES,
+    times: Times | None = None,
 ) -> Generator[list[Piece | Failure]]:
-    """Encode batches of utterances, in order.
+    """Encode batches of utterances, in order; a GPU has the next one before the last has landed.
 
     Args:
         encoder: what to run.
@@ -88,13 +119,17 @@ def stream(
         num_workers: threads that read and prepare.
         batch_seconds: of padded audio that chunks of a long utterance run on together.
         ahead_seconds: that may lie read ahead of the encoder.
+        wanted: of the features.
+        times: where the time goes is added to.
 
     Yields:
         What one run of the encoder gave: pieces and failures. A long utterance takes several runs.
     """
     pending: deque[tuple[float, list[Future[_Ready | Failure]]]] = deque()
     upcoming = deque(batches)
-    chunk_batch = max(1, int(batch_seconds / encoder.cost(chunking.length)))
+    launcher = _Launcher(encoder, max(1, int(batch_seconds / encoder.cost(chunking.length))), wanted)
+    times = times or Times()
+    ahead_seconds = max(ahead_seconds, AHEAD_BATCHES * batch_seconds)
 
     def prepare(item: int) -> _Ready | Failure:
         try:
@@ -104,15 +139,27 @@ def stream(
         except Exception as error:  # whatever a codec raises, the other files must go on
             return Failure(item, f"{type(error).__name__}: {' '.join(str(error).split())}")
 
+    def groups() -> Iterator[list[_Ready | Failure]]:
+        while upcoming or pending:
+            ahead = sum(cost for cost, _ in pending)
+            while upcoming and (not pending or ahead + _cost(upcoming[0], seconds) <= ahead_seconds):
+                cost = _cost(upcoming[0], seconds)
+                pending.append((cost, [pool.submit(prepare, item) for item in upcoming.popleft()]))
+                ahead += cost
+            began = time.perf_counter()
+            group = [future.result() for future in pending.popleft()[1]]
+            times.reading += time.perf_counter() - began
+            yield group
+
     with ThreadPoolExecutor(max_workers=max(1, num_workers), thread_name_prefix="read") as pool:
         try:
-            while upcoming or pending:
-                ahead = sum(cost for cost, _ in pending)
-                while upcoming and (not pending or ahead + _cost(upcoming[0], seconds) <= ahead_seconds):
-                    cost = _cost(upcoming[0], seconds)
-                    pending.append((cost, [pool.submit(prepare, item) for item in upcoming.popleft()]))
-                    ahead += cost
-                yield from _encode(encoder, [future.result() for future in pending.popleft()[1]], chunk_batch)
+            in_flight: deque[_Launched] = deque()
+            for launched in launcher.launch(groups()):
+                in_flight.append(launched)
+                if len(in_flight) > encoder.is_asynchronous:
+                    yield in_flight.popleft().land(times)
+            while in_flight:
+                yield in_flight.popleft().land(times)
         finally:
             for _, futures in pending:
                 for future in futures:
@@ -137,62 +184,124 @@ def _prepare(encoder: "BaseEncoder", item: int, source: Audio | Tokens, chunking
     return _Ready(item, backbone.prepare(samples), chunks, num_samples, rate, flags, tokens)
 
 
-def _encode(
-    encoder: "BaseEncoder", ready: Sequence[_Ready | Failure], chunk_batch: int
-) -> Iterator[list[Piece | Failure]]:
-    short = [one for one in ready if isinstance(one, _Ready) and len(one.chunks) == 1]
-    results: list[Piece | Failure] = [one for one in ready if isinstance(one, Failure)]
-    results.extend(_encode_short(encoder, short))
-    if results:
-        yield results
-    for one in ready:
-        if isinstance(one, _Ready) and len(one.chunks) > 1:
-            yield from _encode_long(encoder, one, chunk_batch)
+class _Launched(NamedTuple):
+    """A run of the encoder, and what makes results of its features."""
+
+    flights: list["Flight"]
+    finish: Callable[[list[Landed]], list[Piece | Failure]]
+
+    def land(self, times: Times) -> list[Piece | Failure]:
+        """Wait for the run; its results."""
+        landed = [one for flight in self.flights for one in flight.land()]
+        times.encoding += sum(flight.seconds for flight in self.flights)
+        return self.finish(landed)
 
 
-def _encode_short(encoder: "BaseEncoder", batch: Sequence[_Ready]) -> list[Piece | Failure]:
-    if not batch:
-        return []
-    try:
-        values = encoder.encode_prepared([one.inputs for one in batch], [_samples(encoder, one) for one in batch])
-    except InputError as error:
-        if len(batch) == 1:
-            return [Failure(batch[0].item, str(error))]
-        # One of them cannot be encoded; the others can.
-        return [result for one in batch for result in _encode_short(encoder, [one])]
-    return [_checked(_piece(encoder, one, states, 0)) for one, states in zip(batch, values, strict=True)]
+class _Launcher:
+    """Runs the encoder on what was read.
 
+    Args:
+        encoder: to run.
+        chunk_batch: chunks of a long utterance that run together.
+        wanted: of the features.
+    """
 
-def _encode_long(encoder: "BaseEncoder", one: _Ready, chunk_batch: int) -> Iterator[list[Piece | Failure]]:
-    for at in range(0, len(one.chunks), chunk_batch):
-        chunks = one.chunks[at : at + chunk_batch]
-        inputs = [encoder.backbone.prepare(one.inputs[chunk.start : chunk.stop]) for chunk in chunks]
+    def __init__(self, encoder: "BaseEncoder", chunk_batch: int, wanted: Wanted) -> None:
+        self.encoder, self.chunk_batch = encoder, chunk_batch
+        self.wanted = wanted
+        # What is pooled of a long utterance is pooled piece by piece.
+        self.wanted_of_chunks = wanted._replace(pool=None, frames=True)
+
+    def launch(self, groups: Iterable[Sequence[_Ready | Failure]]) -> Iterator[_Launched]:
+        """Launch groups of utterances, the short ones of a group together."""
+        for group in groups:
+            failures = [one for one in group if isinstance(one, Failure)]
+            if failures:
+                yield _failed(failures)
+            ready = [one for one in group if isinstance(one, _Ready)]
+            if short := [one for one in ready if len(one.chunks) == 1]:
+                yield from self._launch_short(short)
+            for one in ready:
+                if len(one.chunks) > 1:
+                    yield from self._launch_long(one)
+
+    def _launch_short(self, batch: Sequence[_Ready]) -> Iterator[_Launched]:
+        encoder = self.encoder
         try:
-            values = encoder.encode_prepared(inputs, [chunk.stop - chunk.start for chunk in chunks])
+            counts = [_samples(encoder, one) for one in batch]
+            flights = encoder.launch([one.inputs for one in batch], counts, self.wanted)
         except InputError as error:
-            yield [Failure(one.item, str(error))]
+            if len(batch) == 1:
+                yield _failed([Failure(batch[0].item, str(error))])
+                return
+            # One of them cannot be encoded; the others can.
+            for one in batch:
+                yield from self._launch_short([one])
             return
-        kept = [
-            states[:, chunk.skip : chunk.skip + chunk.last_frame - chunk.first_frame]
-            for chunk, states in zip(chunks, values, strict=True)
-        ]
-        result = _checked(_piece(encoder, one, np.concatenate(kept, axis=1), chunks[0].first_frame))
-        yield [result]
-        if isinstance(result, Failure):
-            return
+        yield _Launched(flights, lambda landed: [_piece(encoder, *pair) for pair in zip(batch, landed, strict=True)])
+
+    def _launch_long(self, one: _Ready) -> Iterator[_Launched]:
+        encoder, has_failed = self.encoder, False
+
+        def finish(chunks: list[Chunk], landed: list[Landed]) -> list[Piece | Failure]:
+            nonlocal has_failed
+            if has_failed:
+                return []
+            result = _joined(encoder, one, chunks, landed)
+            has_failed = isinstance(result, Failure)
+            return [result]
+
+        for at in range(0, len(one.chunks), self.chunk_batch):
+            if has_failed:
+                return
+            chunks = one.chunks[at : at + self.chunk_batch]
+            inputs = [encoder.backbone.prepare(one.inputs[chunk.start : chunk.stop]) for chunk in chunks]
+            try:
+                flights = encoder.launch(inputs, [chunk.stop - chunk.start for chunk in chunks], self.wanted_of_chunks)
+            except InputError as error:
+                yield _failed([Failure(one.item, str(error))])
+                return
+            yield _Launched(flights, partial(finish, chunks))
 
 
-def _checked(piece: Piece) -> Piece | Failure:
-    if np.isfinite(piece.values).all():
-        return piece
-    return Failure(piece.item, "the encoder gave NaN or infinite values; try --dtype float32")
+def _failed(failures: list[Failure]) -> _Launched:
+    return _Launched([], lambda _: [*failures])
+
+
+def _joined(encoder: "BaseEncoder", one: _Ready, chunks: Sequence[Chunk], landed: Sequence[Landed]) -> Piece | Failure:
+    """The frames that consecutive chunks give, without what they give up to their neighbours."""
+    kept = [
+        states.values[:, chunk.skip : chunk.skip + chunk.last_frame - chunk.first_frame]
+        for chunk, states in zip(chunks, landed, strict=True)
+        if states.values is not None
+    ]
+    whole = landed[0]._replace(
+        values=kept[0] if len(kept) == 1 else np.concatenate(kept, axis=1),
+        is_finite=all(states.is_finite for states in landed),
+    )
+    return _piece(encoder, one, whole, chunks[0].first_frame, chunks[-1].last_frame)
 
 
 def _samples(encoder: "BaseEncoder", one: _Ready) -> int:
     return max(one.num_samples, encoder.grid.min_samples)
 
 
-def _piece(encoder: "BaseEncoder", one: _Ready, values: np.ndarray, first_frame: int) -> Piece:
-    seconds = encoder.grid.seconds(one.num_samples)
+def _piece(
+    encoder: "BaseEncoder", one: _Ready, landed: Landed, first_frame: int = 0, last_frame: int | None = None
+) -> Piece | Failure:
+    """Frames of an utterance from one to another, by default all of them."""
+    if not (landed.is_finite or landed.values is None or np.isfinite(landed.values).all()):
+        return Failure(one.item, "the encoder gave NaN or infinite values; try --dtype float32")
     whole = one.chunks[-1].last_frame
-    return Piece(one.item, values, first_frame, whole, seconds, one.source_rate, one.flags, one.tokens)
+    return Piece(
+        one.item,
+        landed.values,
+        first_frame,
+        whole if last_frame is None else last_frame,
+        whole,
+        encoder.grid.seconds(one.num_samples),
+        one.source_rate,
+        one.flags,
+        one.tokens,
+        landed.embedding,
+    )

@@ -42,7 +42,7 @@ class TextMedium:
         self.chunking = encoder.windows(config.window, config.overlap)
         self.ahead_seconds = AHEAD_BATCHES * (config.batch_tokens or encoder.default_batch_seconds())
         self._keeps_tokens = config.frames
-        self._keeps_special = encoder.pools_special(config.pooling, config.keep_special)
+        self.pools_all_frames = encoder.pools_special(config.pooling, config.keep_special)
 
     def read(self, work: Work) -> Tokens:
         """The tokens that the survey found."""
@@ -51,7 +51,7 @@ class TextMedium:
 
     def pooled(self, piece: Piece) -> np.ndarray:
         """The states of the text's own tokens, or of all."""
-        return piece.values if self._keeps_special else own_states(self.encoder, piece)
+        return piece.frames if self.pools_all_frames else own_states(self.encoder, piece)
 
     def row(self, work: Work, piece: Piece) -> Row:
         """The text among its labels, and its tokens where their states are stored."""

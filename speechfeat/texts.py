@@ -54,19 +54,18 @@ def embed_strings(
     keeps_all = encoder.pools_special(pool, keep_special)
     poolers = [Pooler(pool) for _ in texts]
     for piece in _run(encoder, texts, options):
-        poolers[piece.item].add(piece.values if keeps_all else own_states(encoder, piece))
+        poolers[piece.item].add(piece.frames if keeps_all else own_states(encoder, piece))
     vectors = np.stack([pooler.result() for pooler in poolers])
     return vectors if encoder.selection.stacked else vectors[:, 0]
 
 
 def own_states(encoder: "TextEncoder", piece: Piece) -> np.ndarray:
     """States `[L, t, D]` of the tokens in a piece that are the text's own, without special ones."""
-    count = piece.values.shape[1]
-    return piece.values[:, encoder.tokenizer.inner(piece.num_frames)[piece.first_frame : piece.first_frame + count]]
+    return piece.frames[:, encoder.tokenizer.inner(piece.num_frames)[piece.first_frame : piece.last_frame]]
 
 
 def _frames(encoder: "TextEncoder", pieces: list[Piece]) -> Frames:
-    values = pieces[0].values if len(pieces) == 1 else np.concatenate([piece.values for piece in pieces], axis=1)
+    values = pieces[0].frames if len(pieces) == 1 else np.concatenate([piece.frames for piece in pieces], axis=1)
     tokens = pieces[0].tokens
     assert tokens is not None
     return Frames(

@@ -89,6 +89,37 @@ class Hidden(NamedTuple):
     num_frames: tuple[int, ...]
 
 
+class Wanted(NamedTuple):
+    """What is wanted of the states of a batch, where the device can prepare it; a CPU gives float32 frames only.
+
+    Attributes:
+        dtype: of the frames, "float32" or "float16".
+        pool: pooling over all frames of an utterance, or None.
+        frames: whether frames are wanted, beside what is pooled.
+    """
+
+    dtype: str = "float32"
+    pool: str | None = None
+    frames: bool = True
+
+
+ALL_FRAMES = Wanted()
+
+
+class Landed(NamedTuple):
+    """Features of one utterance.
+
+    Attributes:
+        values: `[L, T, D]` float32 or float16; None if only the embedding was wanted.
+        embedding: `[L, D']` float32; None if it was not wanted or not prepared.
+        is_finite: whether it is known that no value is NaN or infinite.
+    """
+
+    values: np.ndarray | None
+    embedding: np.ndarray | None = None
+    is_finite: bool = False
+
+
 @dataclass(frozen=True)
 class Frames:
     """Features of one utterance; of a text, whose frames are its tokens, special ones included.

@@ -25,7 +25,8 @@ from speechfeat.distillation.model import Student, Tasks, fold_scale
 from speechfeat.distillation.report import DistillReport, evaluate
 from speechfeat.distillation.students import new_student, save_student
 from speechfeat.distillation.training import DistillConfig, Distiller, refuse_differences
-from speechfeat.encoders.base import Encoder, choose_device
+from speechfeat.encoders.base import Encoder
+from speechfeat.encoders.devices import choose_device
 from speechfeat.encoders.loading import load_encoder
 from speechfeat.encoders.precision import DTYPES
 from speechfeat.errors import ParameterError

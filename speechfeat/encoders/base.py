@@ -12,14 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from speechfeat.batching import pad
+from speechfeat.encoders.devices import choose_device, is_out_of_memory
+from speechfeat.encoders.flights import Flight
 from speechfeat.encoders.masking import Padding
 from speechfeat.encoders.modules import weight_hash
 from speechfeat.encoders.precision import Precision
 from speechfeat.encoders.taps import LayerTaps
-from speechfeat.errors import AudioError, InputError, ModelError, ParameterError
+from speechfeat.errors import AudioError, InputError, ModelError
 from speechfeat.layers import Layers, select_layers
 from speechfeat.recordings import Recording, RunOptions, embed_recordings, encode_recordings
-from speechfeat.types import Batch, Frames, Hidden
+from speechfeat.types import ALL_FRAMES, Batch, Frames, Hidden, Landed, Wanted
 from speechfeat.units import FrameGrid
 
 # The rest is left to the allocator's fragments and to others.
@@ -91,6 +93,9 @@ class Backbone:
         """What decides the features beside the weights, as JSON values."""
         return {}
 
+    def accelerate(self) -> None:
+        """Replace modules by faster ones that compute the same, for half precision on a GPU."""
+
     def mask(self, inputs: Tensor) -> Tensor | None:
         """Attention mask `[B, N]` over the inputs, 1 where valid; None where nothing is padded."""
         if not self.padding.padded:
@@ -140,12 +145,14 @@ class BaseEncoder:
         if not list(backbone.module.parameters()):
             self.precision = Precision("float32")
         self.weights = weight_hash(backbone.module)
-        self._taps = LayerTaps(backbone.blocks, backbone.final_norm, self.selection, backbone.layout)
         self._lock = threading.Lock()
         self._bytes_per_second: float | None = None
         backbone.module.eval().requires_grad_(False)
         self.precision.convert(backbone.module)
         backbone.module.to(self.device)
+        if self.device.type == "cuda" and self.precision.name != "float32":
+            backbone.accelerate()
+        self._taps = LayerTaps(backbone.blocks, backbone.final_norm, self.selection, backbone.layout)
         self.dim = self._measure_dim()
 
     def __deepcopy__(self, memo: object) -> Self:
@@ -176,6 +183,11 @@ class BaseEncoder:
         missing = self.grid.min_samples - len(samples)
         return np.pad(samples, (0, missing)) if missing > 0 else samples
 
+    @property
+    def is_asynchronous(self) -> bool:
+        """Whether the device works on a batch while the next one is made."""
+        return self.device.type == "cuda"
+
     def cost(self, seconds: float) -> float:
         """Seconds of input that an utterance of `seconds` makes the encoder run on."""
         if self.backbone.max_samples is None or self.backbone.exact_frames:
@@ -200,33 +212,57 @@ class BaseEncoder:
         Raises:
             InputError: if one does not fit into the memory even by itself.
         """
+        return [_values(one) for flight in self.launch(inputs, num_samples) for one in flight.land()]
+
+    def launch(
+        self, inputs: Sequence[np.ndarray], num_samples: Sequence[int], wanted: Wanted = ALL_FRAMES
+    ) -> list[Flight]:
+        """Begin to encode prepared inputs; a GPU goes on by itself until what is launched lands.
+
+        Args:
+            inputs: what `prepare` gave for each utterance.
+            num_samples: samples that each was made from.
+            wanted: of the features.
+
+        Returns:
+            Flights that give the features of the utterances in their order.
+
+        Raises:
+            InputError: as `encode_prepared` does.
+        """
         if self.backbone.pads and (self.pads_on_cpu or self.device.type != "cpu"):
-            return self.encode_padded(inputs, num_samples)
-        alone = (self.encode_padded([one], [count]) for one, count in zip(inputs, num_samples, strict=True))
-        return [values for group in alone for values in group]
+            return self._launch_padded(inputs, num_samples, wanted)
+        alone = (self._launch_padded([one], [count], wanted) for one, count in zip(inputs, num_samples, strict=True))
+        return [flight for flights in alone for flight in flights]
 
     def out_of_memory(self, num_samples: int) -> InputError:
         """The error of an input of `num_samples` samples that does not fit into the memory even by itself."""
         raise NotImplementedError
 
     def encode_padded(self, inputs: Sequence[np.ndarray], num_samples: Sequence[int]) -> list[np.ndarray]:
-        """Encode prepared inputs as one padded batch, halved as often as memory asks for; as `encode_prepared`."""
+        """Encode prepared inputs as one padded batch; as `encode_prepared`."""
+        flights = self._launch_padded(inputs, num_samples, ALL_FRAMES)
+        return [_values(one) for flight in flights for one in flight.land()]
+
+    def _launch_padded(self, inputs: Sequence[np.ndarray], num_samples: Sequence[int], wanted: Wanted) -> list[Flight]:
+        """Launch one padded batch, halved as often as memory asks for."""
+        is_cuda = self.device.type == "cuda"
         try:
-            hidden = self.forward(pad(inputs, num_samples))
+            began = torch.cuda.Event(enable_timing=True) if is_cuda else time.perf_counter()
+            if not isinstance(began, float):
+                began.record()
+            return [Flight(self.forward(pad(inputs, num_samples, pinned=is_cuda)), wanted, began)]
         except (MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             if len(inputs) == 1:
                 raise self.out_of_memory(num_samples[0]) from None
-        else:
-            states = hidden.states.float().cpu().numpy()
-            return [states[row, :, :count] for row, count in enumerate(hidden.num_frames)]
-        if self.device.type == "cuda":
+        if is_cuda:
             torch.cuda.empty_cache()
         half = (len(inputs) + 1) // 2
         return [
-            *self.encode_padded(inputs[:half], num_samples[:half]),
-            *self.encode_padded(inputs[half:], num_samples[half:]),
+            *self._launch_padded(inputs[:half], num_samples[:half], wanted),
+            *self._launch_padded(inputs[half:], num_samples[half:], wanted),
         ]
 
     @torch.inference_mode()
@@ -270,7 +306,7 @@ class BaseEncoder:
     def measure_speed(self) -> float:
         """Seconds of input that the encoder runs on in a second of time here, after warming up."""
         probe = self._probe(self.probe_seconds)
-        inputs, counts = [self.prepare(probe)] * 2, [len(probe)] * 2
+        inputs, counts = [self.prepare(probe)] * self._num_probes, [len(probe)] * self._num_probes
         times = []
         for _ in range(2):
             began = time.perf_counter()
@@ -279,7 +315,12 @@ class BaseEncoder:
         return self._probe_cost() / min(times)
 
     def _probe_cost(self) -> float:
-        return 2 * self.cost(self.grid.seconds(len(self._probe(self.probe_seconds))))
+        return self._num_probes * self.cost(self.grid.seconds(len(self._probe(self.probe_seconds))))
+
+    @property
+    def _num_probes(self) -> int:
+        """A GPU is slow on little."""
+        return 2 if self.device.type == "cpu" else 16
 
     def describe(self) -> dict[str, object]:
         """What decides the features, for a store's configuration; the name of a model does not."""
@@ -345,27 +386,7 @@ class Encoder(BaseEncoder):
         return embed_recordings(self, recordings, pool, sample_rate, RunOptions(**options))  # type: ignore[arg-type]
 
 
-def choose_device(device: str | torch.device) -> torch.device:
-    """The device named, or for "auto" the first CUDA device, else the CPU.
-
-    Raises:
-        ParameterError: for a device that is not there.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError):
-        raise ParameterError(
-            f"device={device!r} is not available here; use 'auto', 'cpu'"
-            + ("" if not torch.cuda.is_available() else f" or 'cuda:0' to 'cuda:{torch.cuda.device_count() - 1}'")
-        ) from None
-    return chosen
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    text = str(error)
-    return "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text
+def _values(landed: Landed) -> np.ndarray:
+    """The frames, where they were wanted."""
+    assert landed.values is not None
+    return landed.values

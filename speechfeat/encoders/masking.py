@@ -42,7 +42,7 @@ class Padding:
         """True where valid, `[B, width]`, after the first `depth` stages."""
         key = (width, device, depth)
         if key not in self._masks:
-            lengths = torch.tensor(self.lengths(depth), device=device)
+            lengths = torch.tensor(self.lengths(depth)).to(device, non_blocking=True)
             self._masks[key] = torch.arange(width, device=device) < lengths[:, None]
         return self._masks[key]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from speechfeat.encoders.base import choose_device
+from speechfeat.encoders.devices import choose_device
 from speechfeat.encoders.precision import Precision
 from speechfeat.errors import ModelError, ParameterError
 from speechfeat.heads.base import Head, HeadRecord

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from speechfeat.encoders.base import choose_device
+from speechfeat.encoders.devices import choose_device
 from speechfeat.errors import ParameterError
 from speechfeat.heads.base import HeadRecord
 from speechfeat.heads.batches import FrameBatches
