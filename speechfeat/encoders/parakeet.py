@@ -5,14 +5,18 @@ computes the log mel frames of one utterance at a time; a last frame that it mas
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, LasrFeatureExtractor, PretrainedConfig, PreTrainedModel
+from transformers import AutoModel, LasrFeatureExtractor, ParakeetEncoder, PretrainedConfig, PreTrainedModel
 
 from speechfeat.encoders.base import Backbone
+from speechfeat.encoders.biased_attention import ParakeetAttention
+from speechfeat.encoders.compiling import fuse_blocks
 from speechfeat.encoders.masking import attend_somewhere
+from speechfeat.encoders.time_major import TimeMajorConvolution
 from speechfeat.units import FrameGrid, Stage
 
 
@@ -54,6 +58,16 @@ class FastConformerBackbone(Backbone):
         """Run the stock encoder with its mask."""
         del sizes
         return self.module(inputs, attention_mask=self.mask(inputs), **self.options)
+
+    def accelerate(self) -> None:
+        """Fused attention, convolutions on `[B, T, C]`, compiled blocks, for Parakeet's own."""
+        if not isinstance(self.module, ParakeetEncoder):
+            return
+        for block in self.blocks:
+            convs: Any = block.conv
+            block.conv = TimeMajorConvolution(convs, convs.norm, self.padding)
+            block.self_attn = ParakeetAttention(block.self_attn, self.padding)
+        fuse_blocks(self.blocks)
 
 
 def _mel_stage(feature_extractor: object) -> Stage:

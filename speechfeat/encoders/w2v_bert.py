@@ -17,6 +17,8 @@ from transformers.models.seamless_m4t.modeling_seamless_m4t import SeamlessM4TSp
 from transformers.models.seamless_m4t_v2.modeling_seamless_m4t_v2 import SeamlessM4Tv2SpeechEncoder
 
 from speechfeat.encoders.base import Backbone
+from speechfeat.encoders.compiling import fuse_blocks
+from speechfeat.encoders.time_major import TimeMajorConvolution
 from speechfeat.units import FrameGrid, Stage
 
 # What transformers' SeamlessM4TFeatureExtractor has as constants, after Kaldi.
@@ -55,6 +57,17 @@ class FilterBankBackbone(Backbone):
         for layer in encoder.layers:
             if hasattr(layer.self_attn, "distance_embedding"):
                 layer.self_attn = RelativeKeyAttention(layer.self_attn)
+
+    def accelerate(self) -> None:
+        """Convolutions on `[B, T, C]` and compiled blocks, for w2v-BERT 2.0."""
+        if self.module.config.model_type != "wav2vec2-bert":
+            return
+        for block in self.blocks:
+            convs: Any = block.conv_module
+            block.conv_module = TimeMajorConvolution(
+                convs, convs.depthwise_layer_norm, self.padding, before=convs.layer_norm
+            )
+        fuse_blocks(self.blocks)
 
     def prepare(self, samples: np.ndarray) -> np.ndarray:
         """Normalised filter banks, frames stacked, `[N]` -> `[N', F]`.

@@ -12,11 +12,18 @@ from transformers import PreTrainedModel
 from transformers.masking_utils import create_bidirectional_mask
 
 from speechfeat.encoders.base import Backbone
+from speechfeat.encoders.biased_attention import ConformerAttention, GatedBiasAttention
+from speechfeat.encoders.compiling import fuse_blocks
 from speechfeat.encoders.masking import MaskedGroupNorm, zero_padding_before
+from speechfeat.encoders.packing import Packing, pack_blocks
+from speechfeat.encoders.time_major import BlockedGroupConv, TimeMajorConvolution, TimeMajorFrontEnd
 from speechfeat.units import FrameGrid, Stage, conv_stages
 
 # As transformers' Wav2Vec2FeatureExtractor has it.
 NORMALIZE_EPS = 1e-7
+
+# Model types whose blocks are attention without positions and feed-forward layers.
+PACKED = ("wav2vec2", "hubert", "unispeech", "unispeech-sat", "data2vec-audio")
 
 
 class SampleBackbone(Backbone):
@@ -85,6 +92,34 @@ class WaveformBackbone(SampleBackbone):
                 zero_padding_before(layer, self.padding, depth=num_convs)
         if squeezed:
             self._mask_squeezed_frames(model)
+
+    def accelerate(self) -> None:
+        """Convolutions on `[B, T, C]`, packed or fused attention, compiled blocks."""
+        model = self.module
+        model.feature_extractor = TimeMajorFrontEnd(model.feature_extractor, self.padding)
+        for embedding in model.encoder.modules():
+            conv = getattr(embedding, "conv", None)
+            if "PositionalConv" in type(embedding).__name__ and isinstance(conv, nn.Conv1d) and conv.stride == (1,):
+                embedding.conv = BlockedGroupConv(conv)
+                zero_padding_before(embedding.conv, self.padding, depth=len(model.config.conv_kernel))
+        kind = model.config.model_type
+        if kind == "wav2vec2-conformer":
+            for block in self.blocks:
+                self._accelerate_conformer(block)
+        elif kind == "wavlm":
+            for block in self.blocks:
+                block.attention = GatedBiasAttention(block.attention, self.padding)
+        elif kind in PACKED:
+            packing = Packing(self.padding)
+            pack_blocks(self.blocks, packing)
+            self.layout = packing.unpack
+        fuse_blocks(self.blocks)
+
+    def _accelerate_conformer(self, block: Any) -> None:
+        convs = block.conv_module
+        block.conv_module = TimeMajorConvolution(convs, convs.batch_norm, self.padding, before=convs.layer_norm)
+        if self.module.config.position_embeddings_type == "relative":
+            block.self_attn = ConformerAttention(block.self_attn, self.padding)
 
     def _mask_squeezed_frames(self, model: PreTrainedModel) -> None:
         """Give the blocks of SEW the mask of the squeezed frames that an utterance has alone.

@@ -1,0 +1,91 @@
+"""The faster modules compute what the stock ones do, and a GPU in half precision gives what it gives alone."""
+
+import numpy as np
+import pytest
+import torch
+
+from speechfeat.encoders import compiling
+from speechfeat.encoders.base import Backbone
+from speechfeat.encoders.flights import pool_states
+from speechfeat.encoders.precision import Precision
+from speechfeat.pooling import POOLS, pool_frames
+from tests.families import CASES, Case
+from tests.families.case import encode_together, speech_like
+
+LENGTHS = (16000, 9000, 23456, 31000)
+# Of 16-bit products: root of the mean squared difference over the deviation.
+HALF_TOLERANCE = 0.05
+
+PREFIXES = ("Wav2Vec2", "Hubert", "WavLM", "UniSpeech", "Data2Vec", "SEW", "w2v-BERT", "Parakeet")
+ACCELERATED = [case for case in CASES if case.name.startswith(PREFIXES)]
+
+
+@pytest.fixture
+def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiling, "_is_off", True)
+
+
+def accelerated(case: Case, monkeypatch: pytest.MonkeyPatch) -> object:
+    """The encoder of a case with the modules that half precision on a GPU gets, in float32 on a CPU."""
+    convert = Precision.convert
+
+    def convert_and_accelerate(self: Precision, module: torch.nn.Module) -> None:
+        convert(self, module)
+        backbones[-1].accelerate()
+
+    backbones: list[Backbone] = []
+    construct = Backbone.__init__
+
+    def remember(self: Backbone, *args: object, **kwargs: object) -> None:
+        construct(self, *args, **kwargs)
+        backbones.append(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Backbone, "__init__", remember)
+        patched.setattr(Precision, "convert", convert_and_accelerate)
+        return case.encoder("all")
+
+
+@pytest.mark.usefixtures("uncompiled")
+@pytest.mark.parametrize("case", ACCELERATED, ids=lambda case: case.name)
+def test_faster_modules_compute_the_same(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    clips = speech_like(*LENGTHS)
+    stock = encode_together(case.encoder("all"), clips)
+    for found, expected in zip(encode_together(accelerated(case, monkeypatch), clips), stock, strict=True):
+        assert np.abs(found - expected).max() / expected.std() < 1e-4
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("uncompiled")
+@pytest.mark.parametrize("case", ACCELERATED, ids=lambda case: case.name)
+def test_half_precision_on_a_gpu_is_near_float32(case: Case) -> None:
+    clips = speech_like(*LENGTHS)
+    exact = encode_together(case.encoder(device="cuda"), clips)
+    half = case.encoder(device="cuda", dtype="bfloat16")
+    alone = [half.encode_prepared([half.prepare(clip)], [len(clip)])[0] for clip in clips]
+    for batched, single, expected in zip(encode_together(half, clips), alone, exact, strict=True):
+        for found in (batched, single):
+            assert np.sqrt(np.square(found - expected).mean()) / expected.std() < HALF_TOLERANCE
+
+
+def test_compiled_code_is_given_up_where_it_cannot_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(function: object, **_options: object) -> object:
+        def call(*_args: object) -> None:
+            raise torch._dynamo.exc.TorchDynamoException("no compiler here")
+
+        return call
+
+    monkeypatch.setattr(compiling, "_is_off", False)
+    monkeypatch.setattr(torch, "compile", refuse)
+    double = compiling.fused(lambda value: 2 * value)
+    with pytest.warns(UserWarning, match="no compiler here"):
+        assert double(3) == 6
+    assert double(4) == 8
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_pooling_on_the_device_is_that_of_the_store(pool: str) -> None:
+    states, lengths = torch.randn(3, 2, 11, 5), (11, 4, 1)
+    for row, vector in enumerate(pool_states(states, lengths, pool).numpy()):
+        expected = pool_frames(states[row, :, : lengths[row]].numpy(), pool)
+        assert np.abs(vector - expected).max() < 1e-5
