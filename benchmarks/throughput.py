@@ -1,88 +1,91 @@
-"""The extract command against the loop that users write today, side by side in one run.
+"""The extract command beside what users run today, on the same recordings, with the limit of the machine.
 
-    python -m benchmarks.throughput AUDIO_DIR -m MODEL [--hours 0.1] [--rounds 3] [--device cuda]
+    python -m benchmarks.throughput AUDIO_DIR -m MODEL [-m ...] [--mix utterances] [--hours 0.1] [--rounds 3]
+        [--device cuda] [--format flac]
 
-Both read the same compressed files and leave the penultimate frames in float16 and their mean on disk. The plain loop
-is soundfile and transformers with a batch of one, `output_hidden_states=True`, `hidden_states[-2]` and one file of
-numpy arrays a recording. Each runs in a process of its own; what is compared is the time from the first read to the
-last byte written, without loading the model. Rounds alternate, so that a machine that is busy for a while is busy for
-both; the table shows medians. MODEL is a checkpoint directory, or `random:wav2vec2-base` for random weights of its
-size, since speed does not depend on their values.
+The clips of AUDIO_DIR are joined and cut to the lengths of a mix and compressed. Every way reads these files and leaves
+the penultimate frames in float16 and their mean on disk, in a process of its own; what is compared is the time from the
+first read to the last byte written, without loading the model and warming up. Rounds alternate, so that a machine that
+is busy for a while is busy for all; the table shows medians, and medians of ratios. The rivals are in
+`benchmarks.rivals`; those whose package is not installed are left out (`pip install -e ".[bench]"`). A way that is
+many times slower than another may be given less of the work (`--rival-hours`).
+
+MODEL is a checkpoint directory, or `random:wav2vec2-large` for random weights of its size, since speed does not depend
+on their values (`benchmarks.random_weights`).
+
+encoding: real time while the device works (of a rival: inside its call of the model). limit: the operations of the
+stock model up to that layer, in the audio of a second of encoding, over the rate of a large matrix product in the dtype
+of the way, measured here before. idle: share of the time in which the device did not work. memory: the most resident.
 """
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
+from collections import defaultdict
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
 
-WAYS = {"plain loop": None, "speechfeat float32": "float32", "speechfeat auto": "auto"}
+OURS = {"speechfeat float32": "float32", "speechfeat auto": "auto"}
+# Long enough for the share of attention to be that of the mix.
+OPERATION_SECONDS = 12.0
 
 
-def make_random(name: str, folder: Path) -> None:
+class Outcome(NamedTuple):
+    """How a way did in a round.
+
+    Attributes:
+        speed: real time, end to end.
+        encoding: real time, of encoding alone.
+        idle: share of the time without encoding.
+        memory: peak resident, in bytes.
+    """
+
+    speed: float
+    encoding: float
+    idle: float
+    memory: int
+
+
+def make_checkpoint(name: str, folder: Path) -> str:
     """A checkpoint directory of random weights."""
     from benchmarks.random_weights import random_model
 
     model, extractor = random_model(name)
     model.save_pretrained(folder)
     extractor.save_pretrained(folder)
+    return str(folder)
 
 
-def choose(audio: Path, hours: float) -> list[str]:
-    """Recordings of about so many hours, drawn from the whole directory."""
-    files = sorted(path for path in audio.rglob("*") if path.suffix in (".opus", ".flac", ".wav", ".ogg", ".mp3"))
-    chosen, seconds = [], 0.0
-    for index in np.random.default_rng(0).permutation(len(files)):
-        if seconds >= hours * 3600:
-            break
-        seconds += soundfile.info(files[index]).duration
-        chosen.append(str(files[index].resolve()))
-    return sorted(chosen)
-
-
-def plain_loop(files: list[str], model: str, device: str, out: Path) -> float:
-    """What users write today; the seconds it took."""
-    import torch
-    import transformers
-    from transformers.models.whisper.modeling_whisper import WhisperEncoder
-
-    extractor = transformers.AutoFeatureExtractor.from_pretrained(model)
-    is_whisper = isinstance(extractor, transformers.WhisperFeatureExtractor)
-    model_class = WhisperEncoder if is_whisper else transformers.AutoModel
-    encoder = model_class.from_pretrained(model, dtype=torch.float32).eval().to(device)
-    out.mkdir()
-    began = time.perf_counter()
-    with torch.no_grad():
-        for number, file in enumerate(files):
-            samples, rate = soundfile.read(file, dtype="float32")
-            inputs = extractor(samples, sampling_rate=rate, return_tensors="pt").to(device)
-            states = encoder(**inputs, output_hidden_states=True).hidden_states[-2][0].cpu().numpy()
-            np.savez(out / f"{number}.npz", frames=states.astype(np.float16), embedding=states.mean(axis=0))
-    return time.perf_counter() - began
-
-
-def measure(way: str, listing: Path, model: str, device: str, out: Path) -> float:
-    """Seconds of one way, in a process of its own."""
-    dtype = WAYS[way]
-    if dtype is None:
-        command = ["benchmarks.throughput", str(listing), "-m", model, "--device", device, "--plain", str(out)]
+def measure(way: str, listing: Path, model: str, device: str, out: Path) -> Outcome:
+    """Run one way in a process of its own."""
+    if way in OURS:
+        command = ["speechfeat.extract", str(listing), "-m", model, "--dtype", OURS[way], "-q", "--json"]
     else:
-        command = ["speechfeat.extract", str(listing), "-m", model, "--device", device, "--dtype", dtype]
-        command += ["-o", str(out), "-q", "--json"]
-    done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    return float(json.loads(done.stdout)["seconds"])
+        command = ["benchmarks.rivals", way, str(listing), "-m", model]
+    process = subprocess.Popen(
+        [sys.executable, "-m", *command, "--device", device, "-o", str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    told, errors = process.communicate()
+    if process.returncode:
+        raise SystemExit(f"{way}: {errors}")
+    result = json.loads(told)
+    audio = sum(soundfile.info(path).duration for path in listing.read_text().split("\n"))
+    seconds, encoding = result["seconds"], result["encoding"]
+    return Outcome(audio / seconds, audio / encoding, 1 - encoding / seconds, result["memory"])
 
 
-def relative_error(listing: Path, model: str, device: str) -> str:
-    """Of auto dtype: root of the mean squared difference from float32, over the standard deviation."""
+def relative_error(listing: Path, model: str, device: str) -> tuple[str, str]:
+    """Of auto dtype: its name, and the root of the mean squared difference from float32, over the deviation."""
     import speechfeat as sf
 
     paths = listing.read_text().split("\n")[:20]
@@ -90,48 +93,81 @@ def relative_error(listing: Path, model: str, device: str) -> str:
     encoder = sf.load_encoder(model, device=device)
     pairs = zip(encoder.encode(paths), exact, strict=True)
     squares = [np.square(one.values - other.values).mean() / other.values.var() for one, other in pairs]
-    return f"{np.sqrt(np.mean(squares)):.1e} ({encoder.dtype})"
+    return encoder.dtype, f"{np.sqrt(np.mean(squares)):.1e}"
+
+
+def compare(name: str, options: argparse.Namespace, folder: Path, rates: dict[str, float]) -> None:
+    """Measure all ways with one model and print its table."""
+    from benchmarks.limits import operations
+    from benchmarks.rivals import available
+
+    model = name
+    if name.startswith("random:"):
+        model = make_checkpoint(name.removeprefix("random:"), folder / "model")
+    listings = {"ours": folder.parent / "list.txt", "rivals": folder.parent / "rivals.txt"}
+    model_type = json.loads((Path(model) / "config.json").read_text())["model_type"]
+    ways = [way for way in [*available(model_type), *OURS] if way not in options.without]
+    outcomes: dict[str, list[Outcome]] = defaultdict(list)
+    for turn in range(options.rounds):
+        for way in ways:
+            listing = listings["ours" if way in OURS else "rivals"]
+            outcomes[way].append(measure(way, listing, model, options.device, folder / f"{way} {turn}"))
+            print(f"{name}, round {turn + 1}: {way}: {outcomes[way][-1].speed:.1f}", file=sys.stderr, flush=True)
+    dtype, error = relative_error(listings["ours"], model, options.device)
+    per_second = operations(model, OPERATION_SECONDS) / OPERATION_SECONDS
+    print(f"\n{name}: {per_second / 1e9:.1f} GFLOP for a second of audio; {dtype} is {error} from float32")
+    print(f"{'':30} x real time  against the loop  encoding  limit   idle  memory")
+    for way, found in outcomes.items():
+        ratio = statistics.median(one.speed / other.speed for one, other in zip(found, outcomes[ways[0]], strict=True))
+        used = dtype if way == "speechfeat auto" else "bfloat16" if "bfloat16" in way else "float32"
+        encoding = statistics.median(one.encoding for one in found)
+        print(
+            f"{way:30} {statistics.median(one.speed for one in found):11.1f}  {ratio:15.2f}x {encoding:9.1f} "
+            f"{encoding * per_second / rates[used]:6.0%} {statistics.median(one.idle for one in found):6.0%} "
+            f"{max(one.memory for one in found) / 2**20:5.0f} MiB"
+        )
 
 
 def arguments() -> argparse.Namespace:
+    from benchmarks.workload import FORMATS, MIXES
+
     parser = argparse.ArgumentParser(prog="python -m benchmarks.throughput", description=__doc__.splitlines()[0])
     parser.add_argument("audio", type=Path)
-    parser.add_argument("-m", "--model", default="random:wav2vec2-base")
-    parser.add_argument("--hours", type=float, default=0.1)
+    parser.add_argument("-m", "--model", action="append", help="by default random:wav2vec2-base")
+    parser.add_argument("--mix", choices=MIXES, default="utterances")
+    parser.add_argument("--hours", type=float, default=0.1, help="of audio, for speechfeat")
+    parser.add_argument("--rival-hours", type=float, help="of the same audio, for the others; by default all")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--plain", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--format", choices=FORMATS, default="flac")
+    parser.add_argument("--without", action="append", default=[], help="a way to leave out")
     return parser.parse_args()
 
 
 def main() -> int:
+    from benchmarks.limits import DTYPES, disk_rate, matrix_rate
+    from benchmarks.workload import MIXES, make
+
     options = arguments()
-    if options.plain:
-        files = options.audio.read_text().split()
-        print(json.dumps({"seconds": plain_loop(files, options.model, options.device, options.plain)}))
-        return 0
-    files = choose(options.audio, options.hours)
-    seconds = sum(soundfile.info(file).duration for file in files)
     with tempfile.TemporaryDirectory() as name:
-        folder, model = Path(name), options.model
+        folder = Path(name)
+        files = make(options.audio, folder / "audio", options.mix, options.hours, options.format)
+        share = min(1.0, (options.rival_hours or options.hours) / options.hours)
+        # Drawn from the whole list: a padded batch holds recordings of any length.
+        fewer = sorted(np.random.default_rng(0).permutation(files)[: max(2, round(len(files) * share))].tolist())
         (folder / "list.txt").write_text("\n".join(files))
-        if model.startswith("random:"):
-            make_random(model.removeprefix("random:"), folder / "model")
-            model = str(folder / "model")
-        times: dict[str, list[float]] = {way: [] for way in WAYS}
-        for turn in range(options.rounds):
-            for way, measured in times.items():
-                measured.append(measure(way, folder / "list.txt", model, options.device, folder / f"{way} {turn}"))
-                print(f"round {turn + 1}: {way}: {seconds / measured[-1]:.1f} x real time", file=sys.stderr)
-        error = relative_error(folder / "list.txt", model, options.device)
-    print(
-        f"{options.model} on {options.device}: {len(files)} recordings, {seconds / 3600:.2f} h, {options.rounds} rounds"
-    )
-    print(f"{'':18}  x real time  against the loop  relative error")
-    for way, measured in times.items():
-        ratio = statistics.median(one / other for one, other in zip(times["plain loop"], measured, strict=True))
-        shown = error if way == "speechfeat auto" else "-"
-        print(f"{way:18}  {seconds / statistics.median(measured):11.1f}  {ratio:15.2f}x  {shown}")
+        (folder / "rivals.txt").write_text("\n".join(fewer))
+        rates = {dtype: matrix_rate(options.device, dtype) for dtype in DTYPES}
+        seconds = sum(soundfile.info(file).duration for file in files)
+        print(
+            f"{options.device}, {os.cpu_count()} cores: {len(files)} recordings of {MIXES[options.mix].describe} "
+            f"({seconds / 3600:.2f} h, {options.format}; {len(fewer)} for the rivals), {options.rounds} rounds; matrix "
+            + ", ".join(f"{dtype} {rate / 1e9:.0f} GFLOP/s" for dtype, rate in rates.items())
+            + f"; disk {disk_rate(folder) / 1e6:.0f} MB/s"
+        )
+        for number, model in enumerate(options.model or ["random:wav2vec2-base"]):
+            (folder / str(number)).mkdir()
+            compare(model, options, folder / str(number), rates)
     return 0
 
 
