@@ -15,10 +15,11 @@ from speechfeat.classification import average_recall
 from speechfeat.heads.base import read_head
 from speechfeat.heads.batches import EmbeddingReader, FrameBatches, FrameReader
 from speechfeat.heads.binding import Binding
-from speechfeat.heads.fitting import CrossEntropy, Training, Validation, class_weights
+from speechfeat.heads.fitting import Training
 from speechfeat.heads.framed import FRAME_KINDS
 from speechfeat.heads.holdout import split_validation
 from speechfeat.heads.networked import FrameHead
+from speechfeat.heads.objectives import CrossEntropy, Validation, class_weights
 from speechfeat.store import Store
 from speechfeat.store_shards import Row
 from speechfeat.store_writer import StoreWriter
@@ -27,7 +28,8 @@ from speechfeat.units import FrameGrid, Stage
 WORDS, SPEAKERS, DIM = ("go", "né, on", "stop"), tuple("abcdefgh"), 6
 LAYERS = (0, 2, 3)
 # Quick, and long enough for what is made here.
-QUICK = {"epochs": 8, "patience": 4, "width": 16, "embedding_dim": 8, "learning_rate": 1e-2, "batch_size": 16}
+EVEN = {"mix_start": "even"}
+QUICK = {**EVEN, "epochs": 8, "patience": 4, "width": 16, "embedding_dim": 8, "learning_rate": 1e-2, "batch_size": 16}
 
 
 def write_store(path: Path, *, layers=LAYERS, frames=True, seed=0, per=4, weights="ab", speakers=SPEAKERS) -> Store:
@@ -186,7 +188,7 @@ def equal(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
 
 def test_early_stopping_keeps_the_best(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     states = scripted(monkeypatch, [0.5, 0.8, 0.7, 0.8, 0.7, 0.9])
-    head = sf.train_frame_head(store, "word", "linear", checkpoint=tmp_path / "head", patience=3, epochs=20)
+    head = sf.train_frame_head(store, "word", "linear", checkpoint=tmp_path / "head", patience=3, epochs=20, **EVEN)
     assert len(states) == 5  # 0.8 again is no better
     assert equal(head.arrays(), states[1]) and not equal(states[1], states[4])
     told = head.record.training
@@ -198,7 +200,7 @@ def test_early_stopping_keeps_the_best(store: Store, monkeypatch: pytest.MonkeyP
 
 def test_ctrl_c_keeps_the_best(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     states = scripted(monkeypatch, [0.5, 0.8, 0.7, -1])
-    head = sf.train_frame_head(store, "word", "linear", checkpoint=tmp_path / "head")
+    head = sf.train_frame_head(store, "word", "linear", checkpoint=tmp_path / "head", **EVEN)
     assert equal(head.arrays(), states[1]) and equal(read_head(tmp_path / "head")[1], states[1])
     assert head.record.training["ended"] == "stop"
     scripted(monkeypatch, [-1])
@@ -215,7 +217,7 @@ def test_the_best_so_far_is_on_disk_when_a_run_is_killed(
 ) -> None:
     scripted(monkeypatch, [0.5, 0.8, 0.7])  # then an IndexError
     with pytest.raises(IndexError):
-        sf.train_frame_head(store, "word", "linear", checkpoint=tmp_path / "head")
+        sf.train_frame_head(store, "word", "linear", checkpoint=tmp_path / "head", **EVEN)
     head = FrameHead.from_arrays(*read_head(tmp_path / "head"))
     assert head.record.scores["validation"]["score"] == 0.8 and head.probabilities(store).shape == (96, 3)
 
@@ -282,7 +284,7 @@ def test_a_sweep_takes_a_sensible_rate_and_records_all(store: Store, others: Sto
     options = {**QUICK, "checkpoint": tmp_path / "head", "groups": "speaker", "epochs": 4}
     rates = (1e3, 1e-1, 1e-2, 1e-6)
     head = sf.sweep_rates(store, "word", "mlp-frames", rates, **options)
-    rows = head.record.training["sweep"]
+    rows = head.record.training["trials"]
     assert [row["learning_rate"] for row in rows] == list(rates)
     chosen = head.record.options["config"]["learning_rate"]
     assert chosen in (1e-1, 1e-2)
@@ -291,7 +293,7 @@ def test_a_sweep_takes_a_sensible_rate_and_records_all(store: Store, others: Sto
     assert head.record.scores["validation"]["score"] == scores[chosen] > 0.9 > scores[1e-6]
     assert average_recall(words_of(others), head.predict(others)["label"]) > 0.9
     record, arrays = read_head(tmp_path / "head")
-    assert equal(arrays, head.arrays()) and record.training["sweep"] == rows
+    assert equal(arrays, head.arrays()) and record.training["trials"] == rows
     # From the same seed as one rate alone.
     del options["checkpoint"]
     alone = sf.train_frame_head(store, "word", "mlp-frames", **{**options, "learning_rate": chosen})
@@ -305,30 +307,49 @@ def test_a_rate_that_diverges_is_one_error_or_one_row(store: Store, monkeypatch:
         "_learn",
         lambda self, *rest: float("nan") if self.config.learning_rate == 1 else learn(self, *rest),
     )
-    with pytest.raises(sf.ParameterError, match="learning_rate below 1"):
+    with pytest.raises(sf.ParameterError, match="with learning_rate 1; use a lower one"):
         sf.train_frame_head(store, "word", "linear", learning_rate=1, epochs=1)
-    head = sf.sweep_rates(store, "word", "linear", (1, 1e-2), epochs=1)
-    assert [(row["score"] is None, row["ended"]) for row in head.record.training["sweep"]] == [
+    head = sf.sweep_rates(store, "word", "linear", (1, 1e-2), epochs=1, **EVEN)
+    assert [(row["score"] is None, row["ended"]) for row in head.record.training["trials"]] == [
         (True, "divergence"),
         (False, "epochs"),
     ]
 
 
+def test_a_mix_that_starts_at_a_layer_is_tried_and_the_better_is_kept(
+    store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # The probe finds the layer of the words, and of speakers that of the voices.
+    options = {**QUICK, "mix_start": "both", "epochs": 1}
+    for labels, groups, layer in (("word", "speaker", 2), ("speaker", None, 3)):
+        head = sf.train_frame_head(store, labels, "linear", groups=groups, **options)
+        assert [row["start"] for row in head.record.training["trials"]] == [None, layer]
+        assert head.mix[layer] > 0.8
+    voices = sf.train_angular_head(store, "speaker", "linear", **options)
+    assert [row["start"] for row in voices.record.training["trials"]] == [None, 3]
+    for scores, kept in (([0.5, 0.6, 0.7, 0.3], 2), ([0.5, 0.8, 0.7, 0.3], 1), ([0.5, 0.6, 0.6, 0.3], 1)):
+        states = scripted(monkeypatch, scores)
+        head = sf.train_frame_head(store, "word", checkpoint=tmp_path / "head", overwrite=True, epochs=2)
+        assert equal(head.arrays(), states[kept]) and equal(read_head(tmp_path / "head")[1], states[kept])
+        assert [row["start"] for row in head.record.training["trials"]] == [None, 2]
+        assert head.record.scores["validation"]["score"] == max(scores)
+
+
 def test_class_weights(store: Store) -> None:
     classes = np.array([0, 0, 0, 1, 2, 2])
-    assert class_weights(sf.FrameConfig(), ("a", "b", "c"), classes) is None
-    balanced = class_weights(sf.FrameConfig(class_weights="balanced"), ("a", "b", "c"), classes)
+    assert class_weights(None, ("a", "b", "c"), classes) is None
+    balanced = class_weights("balanced", ("a", "b", "c"), classes)
     np.testing.assert_allclose(np.bincount(classes, weights=balanced[classes]), [2, 2, 2])
-    given = class_weights(sf.FrameConfig(class_weights={"c": 8, "a": 2, "b": 6}), ("a", "b", "c"), classes)
+    given = class_weights({"c": 8, "a": 2, "b": 6}, ("a", "b", "c"), classes)
     np.testing.assert_allclose(given, np.array([2, 6, 8]) * 6 / 28)
     # Of a layer that is noise, a head learns how much each class counts.
     options = {"layers": 0, "epochs": 3, "validation_share": 0, "learning_rate": 1e-2}
     for name in WORDS:
         weights = {other: 99.0 if other == name else 1.0 for other in WORDS}
-        head = sf.train_frame_head(store, "word", "linear", class_weights=weights, **options)
+        head = sf.train_frame_head(store, "word", "linear", class_weight=weights, **options)
         assert head.predict(store)["label"].eq(name).all()
     with pytest.raises(sf.ParameterError, match="for each class: go, né, on, stop"):
-        sf.train_frame_head(store, "word", "linear", class_weights={"go": 1.0})
+        sf.train_frame_head(store, "word", "linear", class_weight={"go": 1.0})
 
 
 def test_angular_embeddings_tell_speakers_never_trained_on(tmp_path: Path) -> None:
@@ -460,8 +481,9 @@ BAD = [
     ({"validation_share": 0.9}, "validation_share=0.9"),
     ({"hidden": (0,)}, r"hidden=\(0,\)"),
     ({"normalize": "batch"}, "normalize='batch'"),
-    ({"class_weights": "even"}, "class_weights='even'"),
+    ({"class_weight": "even"}, "class_weight='even'"),
     ({"crop_seconds": 0.0}, "crop_seconds=0.0"),
+    ({"mix_start": "odd"}, "mix_start='odd'"),
     ({"device": "cuda:99"}, "device='cuda:99'"),
     ({"rates": (1.0,), "validation_share": 0.0}, "compared on a validation part"),
 ]
@@ -491,7 +513,7 @@ def test_bad_stores_get_one_sentence(store: Store, heads: dict[str, FrameHead], 
 def test_bad_angular_calls_get_one_sentence(store: Store) -> None:
     for arguments, message in (
         ({"margin": 11.5}, "radians"),
-        ({"class_weights": "balanced"}, "class_weights"),
+        ({"class_weight": "balanced"}, "class_weight='balanced'"),
         ({"kind": "lstm", "embeddings": True}, "for embeddings use linear or mlp-frames"),
         ({"speakers": "word"}, "3 speakers, 3 of them"),
     ):

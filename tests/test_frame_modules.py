@@ -125,8 +125,15 @@ def test_mix_is_the_weighted_sum() -> None:
     torch.testing.assert_close(mix(frames), 0.2 * frames[:, 0] + 0.3 * frames[:, 1] + 0.5 * frames[:, 2])
 
 
+def test_mix_starts_at_a_layer() -> None:
+    mix = LayerMix(5)
+    mix.start_at(3)
+    torch.testing.assert_close(mix.weights, torch.tensor([0.025, 0.025, 0.025, 0.9, 0.025]))
+
+
 def test_one_layer_passes_through() -> None:
     mix, frames = LayerMix(1), torch.randn(2, 1, 5, 4)
+    mix.start_at(0)
     assert torch.equal(mix(frames), frames[:, 0])
     assert mix.weights.tolist() == [1.0] and not list(mix.parameters())
 

@@ -21,15 +21,17 @@ from torch.nn import functional as F
 from speechfeat.errors import ParameterError
 from speechfeat.heads.batches import FrameBatch, FrameBatches
 from speechfeat.heads.examples import Column, Examples
-from speechfeat.heads.fitting import FrameConfig, Validation
+from speechfeat.heads.fitting import FrameConfig
 from speechfeat.heads.framed import configure, with_rates
 from speechfeat.heads.material import gather
 from speechfeat.heads.modules import CosineClassifier
 from speechfeat.heads.networked import FrameHead
 from speechfeat.heads.networks import FrameNetwork
-from speechfeat.heads.trials import Checkpoint, train_best
+from speechfeat.heads.objectives import Validation
+from speechfeat.heads.trials import Checkpoint, Trials, train_best
 from speechfeat.layers import Layers
 from speechfeat.metrics import equal_error_rate
+from speechfeat.probing import verify_layers
 from speechfeat.splits import Fold
 from speechfeat.store import Store
 
@@ -79,6 +81,10 @@ class AngularMargin:
         scores = cosines.cpu().numpy()[one, other]
         rate = equal_error_rate(scores, same) if np.isfinite(scores).all() else math.nan
         return Validation(rate, (-rate,))
+
+    def probe(self, pooled: np.ndarray, rows: np.ndarray, num_train: int) -> list[float]:
+        """By the cosine of the speakers kept apart; nothing is learnt from the others."""
+        return [-one.score for one in verify_layers(pooled[num_train:], self.speakers[rows[num_train:]], num=20)]
 
 
 def train_angular_head(
@@ -133,8 +139,10 @@ def train_angular_head(
     chosen = configure(config, options)
     if not 0 <= margin < math.pi / 2 or not 0 < scale < math.inf:
         raise ParameterError(f"margin={margin} and scale={scale} must be from 0 to below pi / 2 (radians), and above 0")
-    if chosen.class_weights is not None:
-        raise ParameterError("class_weights do not go with an angular margin; give class_weights=None")
+    if chosen.class_weight is not None:
+        raise ParameterError(
+            f"class_weight={chosen.class_weight!r} does not go with an angular margin; give class_weight=None"
+        )
     if embeddings and kind not in EMBEDDING_KINDS:
         raise ParameterError(f"kind={kind!r} looks at frames; for embeddings use {' or '.join(EMBEDDING_KINDS)}")
     saver = Checkpoint(checkpoint, overwrite)
@@ -161,7 +169,7 @@ def train_angular_head(
         margin=margin,
         scale=scale,
     )
-    return train_best(material, with_rates(chosen, rates, material), objective, saver, scale=scale, stop=stop)
+    return train_best(Trials(material, objective, saver, scale=scale, stop=stop), with_rates(chosen, rates, material))
 
 
 def _by_speaker(examples: Examples, config: FrameConfig) -> Fold:

@@ -5,26 +5,21 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from operator import gt
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from speechfeat.classification import average_recall
 from speechfeat.errors import ParameterError
-from speechfeat.heads.batches import FrameBatch, FrameBatches
+from speechfeat.heads.batches import FrameBatches
 from speechfeat.heads.networks import NORMALIZE, FrameNetwork
+from speechfeat.heads.objectives import Objective, Validation
 
 # The weights of layers are few and far from where they end: with Adam, whose steps are about as long as its rate, they
-# would move by less than 1 in a thousand steps of 1e-3, and the rest would have learnt from the wrong layers by then.
-MIX_RATE, MOST_MIX_RATE = 50.0, 0.1
+# would move by less than 1 in a thousand steps of 1e-3. With 50 times the rate they end on one layer, and not the best.
+MIX_RATE, MOST_MIX_RATE = 10.0, 0.1
 CLIP = 5.0
-
-
-class Diverged(ParameterError):  # noqa: N818 - it is called what it means
-    """The loss was no number before anything was learnt."""
+STARTS = ("even", "both")
 
 
 @dataclass(frozen=True)
@@ -32,7 +27,7 @@ class FrameConfig:
     """How a head on frames is made and trained.
 
     Attributes:
-        learning_rate: of AdamW; the layer weights have 50 times of it, at most 0.1.
+        learning_rate: of AdamW; the layer weights have ten times of it, at most 0.1.
         epochs: the most.
         patience: epochs without a better validation score or a lower validation loss after which training ends.
         validation_share: of the training utterances, on which the best epoch is chosen; 0 for none, then the last epoch
@@ -45,9 +40,12 @@ class FrameConfig:
         embedding_dim: size of the embedding.
         dropout: probability.
         weight_decay: of AdamW.
-        class_weights: "balanced" for every class to count the same, a weight for each class by its name, or None for
+        class_weight: "balanced" for every class to count the same, a weight for each class by its name, or None for
             every utterance to count the same.
         normalize: of the features: "standard", "layer" or "none"; see `modules.Standardize`.
+        mix_start: how the mix of layers starts: "even", as in SUPERB, or "both": then the head is trained once more
+            with nine tenths of the weight on the layer that a linear probe finds best on the validation part, and the
+            better one is kept.
         seed: of the weights, the batches, dropout and the validation split. On a CPU, with as many threads, equal seeds
             give equal weights.
         device: torch device, or "auto".
@@ -69,8 +67,9 @@ class FrameConfig:
     embedding_dim: int = 128
     dropout: float = 0.2
     weight_decay: float = 1e-2
-    class_weights: str | Mapping[str, float] | None = None
+    class_weight: str | Mapping[str, float] | None = None
     normalize: str = "standard"
+    mix_start: str = "both"
     seed: int = 0
     device: str = "auto"
     cache_bytes: int = 2**30
@@ -87,106 +86,25 @@ class FrameConfig:
         _check(self, "crop_seconds", self.crop_seconds is None or self.crop_seconds > 0, "above 0, or None")
         _check(self, "hidden", all(size >= 1 for size in self.hidden), "sizes of at least 1")
         _check(self, "normalize", self.normalize in NORMALIZE, f"one of {', '.join(NORMALIZE)}")
-        named = not isinstance(self.class_weights, str) or self.class_weights == "balanced"
-        _check(self, "class_weights", named, "'balanced', a weight for each class, or None")
+        _check(self, "mix_start", self.mix_start in STARTS, f"one of {', '.join(STARTS)}")
+        named = not isinstance(self.class_weight, str) or self.class_weight == "balanced"
+        _check(self, "class_weight", named, "'balanced', a weight for each class, or None")
 
     def options(self) -> dict[str, Any]:
         """What decides the result, as JSON values: neither device nor memory."""
         names = [one.name for one in fields(self) if one.name not in ("device", "cache_bytes")]
         values = {name: getattr(self, name) for name in names}
-        weights = self.class_weights
+        weights = self.class_weight
         return {
             **values,
             "hidden": list(self.hidden),
-            "class_weights": dict(weights) if isinstance(weights, Mapping) else weights,
+            "class_weight": dict(weights) if isinstance(weights, Mapping) else weights,
         }
 
 
 def _check(config: FrameConfig, name: str, is_right: bool, allowed: str) -> None:
     if not is_right:
         raise ParameterError(f"{name}={getattr(config, name)!r} must be {allowed}")
-
-
-class Validation(NamedTuple):
-    """How good a network is on utterances that it was not trained on.
-
-    Attributes:
-        score: in the metric of the objective; None without validation.
-        rank: larger for the better of two networks; training goes on while one of its numbers grows.
-    """
-
-    score: float | None
-    rank: tuple[float, ...]
-
-
-class Objective(Protocol):
-    """What is trained for.
-
-    Attributes:
-        metric: name of the validation score.
-    """
-
-    metric: str
-
-    def loss(self, network: FrameNetwork, batch: FrameBatch) -> Tensor:
-        """Of a batch, to be made smaller."""
-
-    def validate(self, network: FrameNetwork, batches: FrameBatches, device: torch.device) -> Validation:
-        """The score on all of the batches."""
-
-
-class CrossEntropy:
-    """Telling classes apart; validated by the recall averaged over classes, and between equals by the loss.
-
-    Args:
-        classes: `[n]`, number of the class of each of the reader's utterances.
-        weights: `[C]` of the classes in the loss; None counts all utterances the same.
-    """
-
-    metric = "uar"
-
-    def __init__(self, classes: np.ndarray, weights: np.ndarray | None = None) -> None:
-        self.classes = classes
-        self.weights = None if weights is None else torch.from_numpy(weights.astype(np.float32))
-
-    def loss(self, network: FrameNetwork, batch: FrameBatch) -> Tensor:
-        """Of a batch."""
-        return self._loss(network(batch.frames, batch.lengths), batch.rows)
-
-    def validate(self, network: FrameNetwork, batches: FrameBatches, device: torch.device) -> Validation:
-        """The score on all of the batches."""
-        parts = [(network(*batch.to(device)[:2]), batch.rows) for batch in batches.once()]
-        logits, rows = torch.cat([part for part, _ in parts]), np.concatenate([part for _, part in parts])
-        score = average_recall(self.classes[rows], logits.argmax(dim=1).cpu().numpy())
-        return Validation(score, (score, -self._loss(logits, rows).item()))
-
-    def _loss(self, logits: Tensor, rows: np.ndarray) -> Tensor:
-        weights = None if self.weights is None else self.weights.to(logits.device)
-        return F.cross_entropy(logits, torch.from_numpy(self.classes[rows]).to(logits.device), weights)
-
-
-def class_weights(config: FrameConfig, names: tuple[str, ...], classes: np.ndarray) -> np.ndarray | None:
-    """The weight of each class in the loss, 1 on average over the utterances.
-
-    Args:
-        config: that says how.
-        names: of the classes.
-        classes: `[n]`, number of the class of each training utterance.
-
-    Raises:
-        ParameterError: if the weights named are not of just these classes, or one is not above 0.
-    """
-    if config.class_weights is None:
-        return None
-    if isinstance(config.class_weights, str):
-        weights = 1 / np.maximum(1, np.bincount(classes, minlength=len(names)))
-    else:
-        given = config.class_weights
-        if set(given) != set(names) or not all(0 < weight < math.inf for weight in given.values()):
-            listed = ", ".join(names)
-            raise ParameterError(f"class_weights={dict(given)} must have a number above 0 for each class: {listed}")
-        weights = np.array([given[name] for name in names], float)
-    return weights / weights[classes].mean()
 
 
 @dataclass
@@ -247,7 +165,6 @@ class Training:
             stop: set it, from a signal handler or another thread, to end after the batch in flight.
 
         Raises:
-            Diverged: if the loss is no number in the first epoch.
             KeyboardInterrupt: by Ctrl-C before the first epoch is over.
         """
         try:
@@ -271,7 +188,7 @@ class Training:
                 return
             found = self._validate(epoch)
             if not all(map(math.isfinite, (loss, *found.rank))):
-                self._diverge(loss)
+                result.ended = "divergence"
                 return
             result.history.append({"loss": loss, "score": found.score})
             # A score of few utterances stands still for epochs in which the loss tells that more is being learnt.
@@ -284,12 +201,6 @@ class Training:
             if waited >= self.config.patience:
                 result.ended = "patience"
                 return
-
-    def _diverge(self, loss: float) -> None:
-        if not self.result.epoch:
-            rate = self.config.learning_rate
-            raise Diverged(f"the loss became {loss} in the first epoch; use a learning_rate below {rate}")
-        self.result.ended = "divergence"
 
     def _learn(self, epoch: int, stop: threading.Event | None) -> float | None:
         """The mean loss of the utterances; None where it was stopped."""

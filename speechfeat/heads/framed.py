@@ -17,11 +17,12 @@ import numpy as np
 
 from speechfeat.errors import ParameterError
 from speechfeat.heads.examples import Column
-from speechfeat.heads.fitting import CrossEntropy, FrameConfig, class_weights
+from speechfeat.heads.fitting import FrameConfig
 from speechfeat.heads.material import Material, gather
 from speechfeat.heads.networked import FrameHead
 from speechfeat.heads.networks import KINDS
-from speechfeat.heads.trials import Checkpoint, train_best
+from speechfeat.heads.objectives import CrossEntropy, class_weights
+from speechfeat.heads.trials import Checkpoint, Trials, train_best
 from speechfeat.layers import Layers
 from speechfeat.store import Store
 
@@ -52,6 +53,10 @@ def train_frame_head(
     The layers are mixed by learnt weights, go through a body (none, an MLP, convolutions, a recurrent network), are
     pooled over time and projected to an embedding, of which the classes are told. The epoch that is best on the
     validation part is kept.
+
+    Weights that start even may end in a mix that is worse than one of its layers alone. So the head is trained once
+    more with a mix that starts at the layer that a probe finds best, and the better one is kept
+    (`FrameConfig.mix_start`).
 
     Args:
         store: with frames, best of several layers (`-l all`).
@@ -85,7 +90,8 @@ def train_frame_head(
     material = gather(
         store, labels, kind, chosen, ids=ids, groups=groups, layers=layers, validation=validation, task=task
     )
-    return train_best(material, with_rates(chosen, rates, material), cross_entropy(material, chosen), saver, stop=stop)
+    trials = Trials(material, cross_entropy(material, chosen), saver, stop=stop)
+    return train_best(trials, with_rates(chosen, rates, material))
 
 
 def sweep_rates(
@@ -97,8 +103,9 @@ def sweep_rates(
 ) -> FrameHead:
     """Train a head with each of several learning rates, from the same weights, and take the best by validation.
 
-    All of them are in `record.training["sweep"]`: learning_rate, score (None where the loss diverged), epoch, seconds.
-    The score of the best is the best of several: report one on other utterances. Frames are read once.
+    All of them are in `record.training["trials"]`: learning_rate, start (the layer that the mix starts at, None for
+    all), score (None where the loss diverged), epoch, ended. The other start of the mix is tried with the best rate
+    only. The score of the best is the best of several: report one on other utterances.
 
     Args:
         store: as for `train_frame_head`, like all but the rates.
@@ -142,4 +149,4 @@ def cross_entropy(material: Material, config: FrameConfig) -> CrossEntropy:
         raise ParameterError(f"class {min(untrained)!r} is among the utterances to validate on and not to train on")
     numbers = {name: number for number, name in enumerate(names)}
     classes = np.array([numbers[label] for label in labels])
-    return CrossEntropy(classes, class_weights(config, names, classes[train]))
+    return CrossEntropy(classes, class_weights(config.class_weight, names, classes[train]))

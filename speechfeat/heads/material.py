@@ -16,12 +16,14 @@ from speechfeat.heads.fitting import FrameConfig
 from speechfeat.heads.holdout import split_validation
 from speechfeat.heads.networks import check_kind
 from speechfeat.layers import Layers, select_layers
-from speechfeat.pooling import Pooler
+from speechfeat.pooling import Pooler, pool_frames
 from speechfeat.splits import Fold
 from speechfeat.store import Store
 
 # Means and deviations of the features are known well enough from so many utterances.
 STATISTICS_UTTERANCES = 2000
+# And so is which layer tells most, from so many on each side.
+PROBED_UTTERANCES = 1000
 
 Split = Callable[[Examples, FrameConfig], Fold]
 
@@ -35,8 +37,8 @@ class Material:
         binding: the features it takes.
         examples: all utterances with their labels.
         reader: of their frames.
-        grid: of the frames, see `Store.grid`.
         fold: rows to train on and rows to validate on.
+        crop: frames that are taken of a longer utterance in an epoch; None for all.
         training: for the record.
     """
 
@@ -44,8 +46,8 @@ class Material:
     binding: Binding
     examples: Examples
     reader: Reader
-    grid: dict[str, Any]
     fold: Fold
+    crop: int | None
     training: dict[str, Any]
 
     @property
@@ -63,11 +65,14 @@ class Material:
         mean, std = np.split(pooler.result(), 2, axis=1)
         return mean, std
 
-    def crop(self, seconds: float | None) -> int | None:
-        """Frames in so many seconds, at least one."""
-        if seconds is None:
-            return None
-        return max(1, round(seconds * self.grid["sample_rate"] / self.grid["hop"]))
+    @cached_property
+    def pooled(self) -> tuple[np.ndarray, np.ndarray, int]:
+        """Mean and deviation over the frames, `[m, L, 2 D]`, of some rows; these, `[m]`; how many first ones train."""
+        rng = np.random.default_rng(0)
+        train, validation = (rng.permutation(rows)[:PROBED_UTTERANCES] for rows in self.fold)
+        rows = np.concatenate([train, validation])
+        pooled = [pool_frames(self.reader.read(row).astype(np.float32), "mean+std") for row in rows.tolist()]
+        return np.stack(pooled), rows, len(train)
 
 
 def gather(
@@ -115,10 +120,13 @@ def gather(
         fold = (np.arange(len(examples.ids)), np.array([], int))
     else:
         fold = (split or _by_share)(examples, config)
+    crop = None
+    if config.crop_seconds is not None:
+        crop = max(1, round(config.crop_seconds * store.grid["sample_rate"] / store.grid["hop"]))
     num_groups = None if examples.groups is None else len(set(examples.groups))
     told = {"validation": len(fold[1]), "groups": num_groups}
     training = {**describe_training(store, examples.ids, examples.labels), **told}
-    return Material(kind, binding, examples, reader, store.grid, fold, training)
+    return Material(kind, binding, examples, reader, fold, crop, training)
 
 
 def _by_share(examples: Examples, config: FrameConfig) -> Fold:

@@ -96,6 +96,13 @@ class LayerMix(nn.Module):
         """Of the layers, `[L]`; they sum to 1."""
         return torch.ones(1) if self.logits is None else self.logits.softmax(dim=0)
 
+    def start_at(self, place: int, share: float = 0.9) -> None:
+        """Give one layer a share of the weight, and the others the rest."""
+        if self.logits is not None:
+            with torch.no_grad():
+                self.logits.zero_()
+                self.logits[place] = math.log(share / (1 - share) * (len(self.logits) - 1))
+
     def forward(self, frames: Tensor) -> Tensor:
         """Mix them."""
         if self.normalize:

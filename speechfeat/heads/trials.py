@@ -2,23 +2,24 @@
 
 import os
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from speechfeat.encoders.devices import choose_device
 from speechfeat.errors import ParameterError
 from speechfeat.heads.base import HeadRecord
 from speechfeat.heads.batches import FrameBatches
-from speechfeat.heads.fitting import Diverged, Fit, FrameConfig, Objective, Training
+from speechfeat.heads.fitting import Fit, FrameConfig, Training
 from speechfeat.heads.material import Material
 from speechfeat.heads.networked import FrameHead
 from speechfeat.heads.networks import FrameNetwork
+from speechfeat.heads.objectives import Objective
 
 
 class Checkpoint:
@@ -44,63 +45,99 @@ class Checkpoint:
             self._overwrite = True
 
 
-def train_best(
-    material: Material,
-    configs: Sequence[FrameConfig],
-    objective: Objective,
-    saver: Checkpoint,
-    *,
-    scale: float | None = None,
-    stop: threading.Event | None = None,
-) -> FrameHead:
-    """Train with each configuration and take the best; see `train_frame_head`.
+class Trials:
+    """Trainings of one head, of which the best is kept.
 
     Args:
         material: that it is trained on.
-        configs: that differ in the learning rate.
         objective: what it is trained for.
         saver: of the best so far.
         scale: of cosines; None for a linear classifier.
-        stop: ends it.
+        stop: ends them.
+
+    Attributes:
+        best: the best head so far, and how its training went.
+        rows: what is to be recorded of each.
     """
-    best: tuple[FrameHead, Fit] | None = None
-    rows: list[dict[str, Any]] = []
-    for config in configs:
-        began = time.perf_counter()
-        training = HeadTraining(material, config, objective, scale)
-        least = None if best is None else best[1].rank
+
+    def __init__(
+        self,
+        material: Material,
+        objective: Objective,
+        saver: Checkpoint,
+        *,
+        scale: float | None = None,
+        stop: threading.Event | None = None,
+    ) -> None:
+        self.material, self.objective, self.saver = material, objective, saver
+        self.best: tuple[FrameHead, Fit] | None = None
+        self.rows: list[dict[str, Any]] = []
+        self._scale, self._stop = scale, stop
+
+    def run(self, config: FrameConfig, start: int | None = None) -> bool:
+        """Train once more; false if it was stopped.
+
+        Args:
+            config: how.
+            start: place of the layer that the mix starts at; None for all.
+        """
+        training = HeadTraining(self.material, config, self.objective, self._scale, start)
+        least = None if self.best is None else self.best[1].rank
         try:
-            fit = training.run(saver, least, stop)
+            fit = training.run(self.saver, least, self._stop)
         except KeyboardInterrupt:
-            if stop is not None or best is None:
+            if self._stop is not None or self.best is None:
                 raise
-            break
-        except Diverged:
-            if len(configs) == 1:
-                raise
-            fit = Fit(ended="divergence")
-        rows.append(
+            return False
+        self.rows.append(
             {
                 "learning_rate": config.learning_rate,
+                "start": None if start is None else self.material.binding.layers[start],
                 "score": fit.score,
                 "epoch": fit.epoch,
                 "ended": fit.ended,
-                "seconds": round(time.perf_counter() - began, 1),
             }
         )
-        if best is None or fit.rank > best[1].rank:
-            best = (training.head, fit) if fit.epoch else best
-        if fit.ended == "stop":
-            break
-    if best is None:
-        if rows[-1]["ended"] == "stop":
+        if fit.epoch and (least is None or fit.rank > least):
+            self.best = training.head, fit
+        return fit.ended != "stop"
+
+
+def train_best(trials: Trials, configs: Sequence[FrameConfig]) -> FrameHead:
+    """Train with each configuration, and with the starts of the mix that it asks for; the best head.
+
+    Args:
+        trials: not begun.
+        configs: that differ in the learning rate.
+
+    Raises:
+        ParameterError: if the loss diverges with all of them.
+        KeyboardInterrupt: if it is stopped before the first epoch is over.
+    """
+    going_on = all(trials.run(config) for config in configs)
+    if trials.best is None:
+        if not going_on:
             raise KeyboardInterrupt
-        raise Diverged(f"the loss became no number with all of {len(rows)} learning rates; try lower ones")
-    head = best[0]
-    if len(configs) > 1:
-        head.record = replace(head.record, training={**head.record.training, "sweep": rows})
-    saver.save(head)
+        rates = ", ".join(f"{config.learning_rate:g}" for config in configs)
+        raise ParameterError(
+            f"the loss became no number in the first epoch with learning_rate {rates}; use a lower one"
+        )
+    start = _probed_start(trials, configs[0]) if going_on else None
+    if start is not None:
+        rate = trials.best[0].record.options["config"]["learning_rate"]
+        trials.run(next(config for config in configs if config.learning_rate == rate), start)
+    head = trials.best[0]
+    head.record = replace(head.record, training={**head.record.training, "trials": trials.rows})
+    trials.saver.save(head)
     return head
+
+
+def _probed_start(trials: Trials, config: FrameConfig) -> int | None:
+    """Place of the layer that tells most alone, where that is asked for and there is something to choose by."""
+    material = trials.material
+    if config.mix_start == "even" or len(material.binding.layers) < 2 or not len(material.fold[1]):
+        return None
+    return int(np.argmax(trials.objective.probe(*material.pooled)))
 
 
 class HeadTraining:
@@ -111,9 +148,17 @@ class HeadTraining:
         config: how.
         objective: what it is trained for.
         scale: of cosines; None for a linear classifier.
+        start: place of the layer that the mix starts at; None for all.
     """
 
-    def __init__(self, material: Material, config: FrameConfig, objective: Objective, scale: float | None) -> None:
+    def __init__(
+        self,
+        material: Material,
+        config: FrameConfig,
+        objective: Objective,
+        scale: float | None = None,
+        start: int | None = None,
+    ) -> None:
         self.material, self.config, self.objective = material, config, objective
         self.device = choose_device(config.device)
         num_layers, _, dim = material.reader.read(int(material.fold[0][0])).shape
@@ -133,6 +178,8 @@ class HeadTraining:
         record = HeadRecord(material.kind, task, classes, material.binding, options, material.training)
         with _seeded(config.seed, self.device):
             network = FrameNetwork(material.kind, **shape)
+        if start is not None:
+            network.mix.start_at(start)
         if network.standardize is not None:
             network.standardize.set_statistics(*map(torch.from_numpy, material.statistics))
         self.head = FrameHead(record, network.to(self.device))
@@ -146,7 +193,7 @@ class HeadTraining:
                 rows,
                 batch_frames=config.batch_frames,
                 batch_size=config.batch_size,
-                crop=self.material.crop(config.crop_seconds),
+                crop=self.material.crop,
                 seed=config.seed,
             )
             for rows in self.material.fold
