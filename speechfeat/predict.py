@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,7 @@ from speechfeat.store_config import disk_errors, write_text
 if TYPE_CHECKING:
     import pandas as pd
 
+    from speechfeat.extraction import Extractor
     from speechfeat.heads.base import Head
     from speechfeat.planning import Survey
     from speechfeat.running import Summary
@@ -78,6 +79,13 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--top-k", type=int, metavar="K", help="the K likeliest labels instead of a column for every class"
     )
+    group.add_argument(
+        "--tta",
+        type=int,
+        default=0,
+        metavar="N",
+        help="average over N augmented copies of each recording, too (crop, speed, noise, level): N + 1 times the work",
+    )
     group = result.add_argument_group("encoder")
     group.add_argument("-m", "--model", help="where the encoder is now, if not where it was when the head was trained")
     add_loading(group)
@@ -120,17 +128,23 @@ def _check(options: argparse.Namespace) -> None:
         raise ParameterError(f"--threshold {options.threshold} must be a probability, from 0 to 1")
     if options.top_k is not None and options.top_k < 1:
         raise ParameterError(f"--top-k {options.top_k} must be at least 1")
+    if options.tta < 0:
+        raise ParameterError(f"--tta {options.tta} must be at least 0")
     check_input(options.input)
 
 
 def _predict(head: "Head", options: argparse.Namespace) -> int:
+    from speechfeat.augmentation import MILD, copies_of
     from speechfeat.detection import Listening
     from speechfeat.extraction import Extractor
     from speechfeat.store import Store
 
     detects = Listening.of(head) is not None
-    if detects and options.top_k is not None:
-        raise ParameterError("--top-k is for heads with one answer a recording; this one detects keywords")
+    for name in ("top_k", "tta"):
+        if detects and getattr(options, name):
+            raise ParameterError(
+                f"--{name.replace('_', '-')} is for heads with one answer a recording; this one detects keywords"
+            )
     binding = head.record.binding
     config = ExtractConfig(
         pool=binding.pool,
@@ -138,20 +152,33 @@ def _predict(head: "Head", options: argparse.Namespace) -> int:
         channel=read_channel(options.channel),
         **batch_options(options),
     )
-    extractor = Extractor(binding.open_encoder(options.model, **loading_options(options)), config)
+    encoder = binding.open_encoder(options.model, **loading_options(options))
+    extractor = Extractor(encoder, config)
     found = find_inputs(extractor, options)
     with _folder(options.features) as folder:
-        with stopping(extractor.stop):
-            summary = run_shown(extractor, found, folder, quiet=options.quiet)
+        summary = _run(extractor, found, folder, options)
         if summary.interrupted:
             return _tell_interrupted(options.features)
-        store = Store(folder)
+        store, copies = Store(folder), None
         failures = _failures(store, found)
-        ids = [work.utterance.id for work in found.works if work.utterance.id in store]
-        answers = _answers(head, store, ids, options)
+        done = [work.utterance for work in found.works if work.utterance.id in store]
+        if options.tta:
+            extractor = Extractor(encoder, replace(config, augmentation=MILD))
+            copied = extractor.survey(copies_of(done, options.tta))
+            beside = folder.with_name(f"{folder.name}-copies{options.tta}")
+            if _run(extractor, copied, beside, options).interrupted:
+                return _tell_interrupted(options.features)
+            copies = Store(beside)
+            failures += _failures(copies, copied)
+        answers = _answers(head, store, [utterance.id for utterance in done], copies, options)
     _write(answers, options.out)
     _write_failures(failures, options.out)
     return _report(summary, len(answers), len(failures), options)
+
+
+def _run(extractor: "Extractor", found: "Survey", folder: Path, options: argparse.Namespace) -> "Summary":
+    with stopping(extractor.stop):
+        return run_shown(extractor, found, folder, quiet=options.quiet)
 
 
 def _tell_interrupted(features: str | None) -> int:
@@ -178,14 +205,18 @@ def _failures(store: "Store", found: "Survey") -> list[dict[str, str]]:
     return [failure for failure in store.errors() if failure["id"] in asked]
 
 
-def _answers(head: "Head", store: "Store", ids: list[str], options: argparse.Namespace) -> "pd.DataFrame":
+def _answers(
+    head: "Head", store: "Store", ids: list[str], copies: "Store | None", options: argparse.Namespace
+) -> "pd.DataFrame":
     """The table that is written."""
     from speechfeat.detection import Listening, detect
+    from speechfeat.heads.base import average_copies
 
     if Listening.of(head) is not None:
         answers = detect(head, store, ids, threshold=options.threshold).round({"start": 3, "end": 3})
     else:
-        answers = head.predict(store, ids)
+        shares = head.probabilities(store, ids) if copies is None else average_copies(head, store, copies, ids)
+        answers = head.tabulate(ids, shares)
         if options.top_k is not None:
             answers = _likeliest(head.classes, answers, options.top_k)
         if options.threshold is not None:

@@ -102,7 +102,7 @@ def test_good_and_bad_files_through_the_command(
 
 def test_nothing_but_bad_files_is_a_table_without_rows(saved: str, tmp_path: Path) -> None:
     (tmp_path / "broken.wav").write_text("no audio")
-    assert main([saved, str(tmp_path), "-o", str(tmp_path / "out.csv"), "-q"]) == 3
+    assert main([saved, str(tmp_path), "-o", str(tmp_path / "out.csv"), "-q", "--tta", "1"]) == 3
     assert rows(tmp_path / "out.csv") == []
     assert (tmp_path / "out.csv").read_text(encoding="utf-8").startswith("id,path,label,probability,")
 
@@ -146,6 +146,27 @@ def test_the_likeliest_labels(clips: Path, saved: str, tmp_path: Path) -> None:
         assert float(row["probability"]) + float(row["probability_2"]) == pytest.approx(1, abs=1e-5)
 
 
+def test_answers_averaged_over_augmented_copies(
+    clips: Path, saved: str, classifier: Head, features: Store, tmp_path: Path
+) -> None:
+    arguments = [saved, str(clips), "-q", "--tta", "2", "--features", str(tmp_path / "kept")]
+    assert main([*arguments, "-o", str(tmp_path / "out.csv")]) == 0
+    found = rows(tmp_path / "out.csv")
+    assert [row["id"] for row in found] == features.ids
+    copies = Store(tmp_path / "kept-copies2")
+    assert copies.ids == [f"{key}#{number}" for key in features.ids for number in (1, 2)]
+    shares = [classifier.probabilities(features)]
+    shares += [classifier.probabilities(copies, [f"{key}#{number}" for key in features.ids]) for number in (1, 2)]
+    expected = np.mean(shares, axis=0)
+    assert np.allclose([[float(row[f"p_{name}"]) for name in classifier.classes] for row in found], expected, atol=1e-4)
+    assert not np.allclose(expected, shares[0], atol=1e-3)
+    # With what is kept, and without: the copies are the same.
+    assert main([*arguments, "-o", str(tmp_path / "again.csv")]) == 0
+    assert main([*arguments[:-2], "-o", str(tmp_path / "afresh.csv")]) == 0
+    assert (tmp_path / "again.csv").read_text() == (tmp_path / "out.csv").read_text()
+    assert (tmp_path / "afresh.csv").read_text() == (tmp_path / "out.csv").read_text()
+
+
 def test_what_a_head_is(saved: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([saved, "--info"]) == 0
     shown = capsys.readouterr().out
@@ -178,8 +199,9 @@ def test_keywords_in_a_long_recording(tmp_path: Path) -> None:
     assert set(found["path"]) == {str(long)}
     assert main([str(tmp_path / "head"), str(long), "-o", str(tmp_path / "more.csv"), "-q", "--threshold", "0"]) == 0
     assert len(rows(tmp_path / "more.csv")) > len(found)
-    with pytest.raises(ParameterError, match="--top-k is for heads with one answer"):
-        main([str(tmp_path / "head"), str(long), "--top-k", "2"])
+    for option in ("--top-k", "--tta"):
+        with pytest.raises(ParameterError, match=f"{option} is for heads with one answer"):
+            main([str(tmp_path / "head"), str(long), option, "2"])
 
 
 def test_interrupted_and_resumed(
@@ -228,6 +250,7 @@ def test_a_store_that_is_kept_may_hold_other_recordings(clips: Path, saved: str,
         ([".", "--json"], "--json prints a summary"),
         ([".", "--threshold", "50"], "--threshold 50.0 must be a probability"),
         ([".", "--top-k", "0"], "--top-k 0 must be"),
+        ([".", "--tta", "-1"], "--tta -1 must be"),
         ([".", "--channel", "left"], "--channel 'left'"),
         ([".", "-m", "logmel"], "takes features of 'mfcc', and 'logmel' is another"),
         ([".", "-m", "mfc"], "did you mean 'mfcc'"),

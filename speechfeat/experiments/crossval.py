@@ -11,7 +11,7 @@ from speechfeat.classification import accuracy, average_recall, macro_f1, top_k_
 from speechfeat.errors import ParameterError
 from speechfeat.experiments.features import CorpusFeatures
 from speechfeat.experiments.protocol import Protocol
-from speechfeat.heads.base import Head
+from speechfeat.heads.base import Head, average_copies
 from speechfeat.heads.estimators import unknown_kind
 from speechfeat.heads.opening import HEAD_KINDS, train_head
 from speechfeat.metrics import bootstrap_interval
@@ -175,24 +175,6 @@ def cross_validate(
         np.concatenate(numbers),
         heads,
     )
-
-
-def average_copies(head: Head, store: Store, copies: Store, ids: Sequence[str]) -> np.ndarray:
-    """Probabilities of utterances averaged over themselves and their augmented copies, `[n, C]`.
-
-    Args:
-        head: that answers.
-        store: features of the utterances.
-        copies: features of `copies_of` them; one that failed is left out.
-        ids: of the utterances.
-    """
-    numbers = sorted({int(key.rpartition("#")[2]) for key in copies.ids})
-    total, counts = head.probabilities(store, ids).astype(np.float64), np.ones(len(ids))
-    for number in numbers:
-        there = [row for row, key in enumerate(ids) if f"{key}#{number}" in copies]
-        total[there] += head.probabilities(copies, [f"{ids[row]}#{number}" for row in there])
-        counts[there] += 1
-    return total / counts[:, None]
 
 
 def _among(classes: Sequence[str], head: Head, shares: np.ndarray) -> np.ndarray:

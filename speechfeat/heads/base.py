@@ -86,10 +86,13 @@ class Head(ABC):
 
         Takes and raises what `probabilities` does.
         """
-        shares = self.probabilities(store, ids)
+        return self.tabulate(store.ids if ids is None else list(ids), self.probabilities(store, ids))
+
+    def tabulate(self, ids: Sequence[str], shares: np.ndarray) -> pd.DataFrame:
+        """The table of `predict`, of probabilities `[n, C]` that are known."""
         best = shares.argmax(axis=1)
         table = {
-            "id": store.ids if ids is None else list(ids),
+            "id": ids,
             "label": np.array(self.classes, dtype=object)[best],
             "probability": shares[np.arange(len(best)), best],
             **{f"p_{name}": shares[:, column] for column, name in enumerate(self.classes)},
@@ -126,6 +129,24 @@ class Head(ABC):
             publish(temporary, folder / TENSORS)
         record = {"format": FORMAT, **asdict(self.record)}
         write_text(folder / HEAD_JSON, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+
+
+def average_copies(head: Head, store: Store, copies: Store, ids: Sequence[str]) -> np.ndarray:
+    """Probabilities of utterances averaged over themselves and their augmented copies, `[n, C]`.
+
+    Args:
+        head: that answers.
+        store: features of the utterances.
+        copies: features of `copies_of` them; one that failed is left out.
+        ids: of the utterances.
+    """
+    numbers = sorted({int(key.rpartition("#")[2]) for key in copies.ids})
+    total, counts = head.probabilities(store, ids).astype(np.float64), np.ones(len(ids))
+    for number in numbers:
+        there = [row for row, key in enumerate(ids) if f"{key}#{number}" in copies]
+        total[there] += head.probabilities(copies, [f"{ids[row]}#{number}" for row in there])
+        counts[there] += 1
+    return total / counts[:, None]
 
 
 def read_head(path: str | os.PathLike[str]) -> tuple[HeadRecord, dict[str, np.ndarray]]:
