@@ -16,7 +16,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import speechfeat as sf
 from speechfeat.heads.classifiers import Discriminant, SoftmaxSVC, likeliest_temperature
-from speechfeat.heads.estimators import POOLED_KINDS, inner_folds
+from speechfeat.heads.estimators import POOLED_KINDS, TunedClassifier, inner_folds
 from speechfeat.heads.pooled import PooledHead
 from tests.embedded import DIM, LAYERS, WORDS, write_embeddings
 
@@ -147,18 +147,41 @@ def test_the_temperature_makes_probabilities_honest(kind: str) -> None:
     assert sf.pooled_head(kind, temperature=0.7).fit(values, codes).best_estimator_[-1].temperature_ == 0.7
 
 
-@pytest.mark.parametrize("kind", ["logistic", "svm", "lda"])
+def scikit_learns_search(found: TunedClassifier, scoring: str, **fitted: np.ndarray) -> GridSearchCV:
+    folds = StratifiedGroupKFold(found.folds, shuffle=True, random_state=found.seed)
+    grid = {name: list(options) for name, options in found.grid.items()}
+    return GridSearchCV(clone(found.estimator), grid, scoring=scoring, cv=folds).fit(**fitted)
+
+
+@pytest.mark.parametrize("kind", ["svm", "lda"])
 def test_the_search_is_scikit_learns(kind: str) -> None:
     values, codes = blobs(gap=0.5)
     groups = np.arange(120) // 10
     found = sf.pooled_head(kind, folds=4, seed=3).fit(values, codes, groups)
-    folds = StratifiedGroupKFold(4, shuffle=True, random_state=3)
-    grid = {name: list(options) for name, options in found.grid.items()}
-    expected = GridSearchCV(clone(found.estimator), grid, scoring="balanced_accuracy", cv=folds)
-    expected.fit(values, codes, groups=groups)
+    expected = scikit_learns_search(found, "balanced_accuracy", X=values, y=codes, groups=groups)
     assert [score for _, score in found.scores_] == pytest.approx(expected.cv_results_["mean_test_score"])
     assert found.best_params_ == expected.best_params_
     assert np.array_equal(found.predict(values), expected.predict(values))
+
+
+def test_the_strongest_regularisation_within_one_standard_error_is_taken() -> None:
+    differing = 0
+    for seed in range(4):
+        values, codes = blobs(gap=0.5, seed=seed)
+        groups = np.arange(120) // 10
+        found = sf.pooled_head("logistic", folds=4, seed=3).fit(values, codes, groups)
+        expected = scikit_learns_search(found, "neg_log_loss", X=values, y=codes, groups=groups)
+        results = expected.cv_results_
+        assert [score for _, score in found.scores_] == pytest.approx(results["mean_test_score"])
+        # scikit-learn's deviations are over n, the rule's over n - 1.
+        best = expected.best_index_
+        least = results["mean_test_score"][best] - results["std_test_score"][best] / np.sqrt(3)
+        near = [
+            C for C, score in zip(found.grid["classify__C"], results["mean_test_score"], strict=True) if score >= least
+        ]
+        assert found.best_params_ == {"classify__C": min(near)}
+        differing += min(near) < expected.best_params_["classify__C"]
+    assert differing
 
 
 def test_what_is_alike_within_a_group_alone_is_not_counted() -> None:
@@ -315,7 +338,7 @@ def test_the_record_says_what_was_chosen(store: sf.Store) -> None:
     options = record.options
     assert (record.kind, record.task) == ("logistic", "word")
     assert options["class_weight"] == "balanced" and options["chosen"]["C"] in [one["C"] for one in options["search"]]
-    assert max(one["uar"] for one in options["search"]) > 0.8
+    assert len(options["search"]) == 5 and max(one["log_likelihood"] for one in options["search"]) > np.log(0.7)
     assert record.training["utterances"] == 72
 
 

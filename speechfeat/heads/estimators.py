@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV, ParameterGrid, StratifiedGroupKFold, StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
@@ -32,7 +33,12 @@ CLASSIFIER = "classify"
 
 
 class TunedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
-    """A pipeline whose regularisation is chosen by cross-validation on what it is fitted on, by balanced accuracy.
+    """A pipeline whose regularisation is chosen by cross-validation on what it is fitted on.
+
+    The best balanced accuracy decides. Where `inverse_strength` names a parameter, the likelihood of what is held out
+    decides instead: it goes on telling candidates apart where nearly all answers are right. Then the one-standard-error
+    rule (Breiman et al., CART, 1984) takes the smallest value of that parameter among all candidates within one
+    standard error, over the folds, of the best; glmnet calls this lambda.1se.
 
     The folds keep groups whole where groups are given. There are fewer of them than asked for if there are fewer
     groups, or fewer examples of the most frequent class. An example of a class that its fold does not train is not
@@ -47,19 +53,33 @@ class TunedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             taken.
         folds: the most there are.
         seed: of their shuffling.
+        inverse_strength: a parameter in the grid that regularises less the larger it is, such as "classify__C".
 
     Attributes:
         classes_: `[C]`.
         best_params_: that were chosen.
-        scores_: balanced accuracy of every candidate, as pairs of parameters and score; empty without a search.
+        scores_: the mean over folds of every candidate, as pairs of parameters and score; empty without a search.
         best_estimator_: the pipeline, fitted with them on everything.
     """
 
-    def __init__(self, estimator: Pipeline, grid: Mapping[str, Sequence[Any]], folds: int = 3, seed: int = 0) -> None:
+    def __init__(
+        self,
+        estimator: Pipeline,
+        grid: Mapping[str, Sequence[Any]],
+        folds: int = 3,
+        seed: int = 0,
+        inverse_strength: str | None = None,
+    ) -> None:
         self.estimator = estimator
         self.grid = grid
         self.folds = folds
         self.seed = seed
+        self.inverse_strength = inverse_strength
+
+    @property
+    def metric(self) -> str:
+        """Of the scores, larger for better: "uar", or "log_likelihood", the mean of what is held out."""
+        return "uar" if self.inverse_strength is None else "log_likelihood"
 
     def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> Self:  # noqa: N803
         """Choose, then fit on everything.
@@ -124,13 +144,16 @@ class TunedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         self, values: np.ndarray, labels: np.ndarray, splits: list[Fold], candidates: list[dict[str, Any]]
     ) -> None:
         single = [{name: [value] for name, value in one.items()} for one in candidates]
-        search = GridSearchCV(
-            self.estimator, single, scoring="balanced_accuracy", cv=splits, refit=False, error_score="raise"
-        )
+        scoring = "balanced_accuracy" if self.inverse_strength is None else _log_likelihood
+        search = GridSearchCV(self.estimator, single, scoring=scoring, cv=splits, refit=False, error_score="raise")
         search.fit(values, labels)
-        found = search.cv_results_["mean_test_score"].tolist()
-        self.best_params_ = candidates[int(np.argmax(found))]
-        self.scores_ = list(zip(candidates, found, strict=True))
+        found = np.column_stack([search.cv_results_[f"split{fold}_test_score"] for fold in range(len(splits))])
+        means = found.mean(axis=1)
+        if self.inverse_strength is None:
+            self.best_params_ = candidates[int(np.argmax(means))]
+        else:
+            self.best_params_ = _strongest(candidates, self.inverse_strength, found)
+        self.scores_ = list(zip(candidates, means.tolist(), strict=True))
 
     def _temperature(self, values: np.ndarray, labels: np.ndarray, splits: list[Fold]) -> float:
         held_out = []
@@ -141,14 +164,28 @@ class TunedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return likeliest_temperature(held_out)
 
 
+def _log_likelihood(estimator: Pipeline, values: np.ndarray, labels: np.ndarray) -> float:
+    return -log_loss(labels, estimator.predict_proba(values), labels=estimator.classes_)
+
+
+def _strongest(candidates: list[dict[str, Any]], inverse: str, scores: np.ndarray) -> dict[str, Any]:
+    """The one-standard-error rule over scores `[candidates, folds]`; of equal strength, the better one."""
+    means = scores.mean(axis=1)
+    best = scores[np.argmax(means)]
+    least = best.mean() - best.std(ddof=1) / np.sqrt(len(best))
+    near = [place for place, mean in enumerate(means) if mean >= least]
+    return candidates[min(near, key=lambda place: (candidates[place][inverse], -means[place]))]
+
+
 class _Kind(NamedTuple):
     make: Callable[[int], Any]
     grid: dict[str, tuple[Any, ...]]
+    inverse_strength: str | None = None
 
 
 # The first value of a grid is the usual one.
 _KINDS = {
-    "logistic": _Kind(lambda seed: LogisticRegression(max_iter=1000), {"C": (1e-2, 1e-1, 1e-3, 1.0, 1e-4)}),
+    "logistic": _Kind(lambda seed: LogisticRegression(max_iter=1000), {"C": (1e-2, 1e-1, 1e-3, 1.0, 1e-4)}, "C"),
     "svm": _Kind(lambda seed: SoftmaxSVC(), {"C": (1e-3, 1e-2, 1e-4, 1e-1, 1e-5)}),
     "lda": _Kind(lambda seed: Discriminant(), {"shrinkage": (0.3, 0.1, 0.6, 0.9, 0.03)}),
     "knn": _Kind(
@@ -174,8 +211,8 @@ def pooled_head(kind: str = "logistic", *, folds: int = 3, seed: int = 0, **opti
     * "prototype": nearest class mean (`Prototypes`); the metric is chosen.
     * "mlp": one hidden layer of 128, 40 epochs; the weight decay alpha is chosen.
 
-    What is chosen, is chosen by balanced accuracy in folds of what it is fitted on, by group where `fit` is given
-    groups; see `TunedClassifier`.
+    What is chosen, is chosen in folds of what it is fitted on, by group where `fit` is given groups: by balanced
+    accuracy, C of "logistic" by likelihood and the one-standard-error rule; see `TunedClassifier`.
 
     Args:
         kind: one of these.
@@ -194,7 +231,8 @@ def pooled_head(kind: str = "logistic", *, folds: int = 3, seed: int = 0, **opti
         raise ParameterError(unknown_kind(kind, POOLED_KINDS))
     if not folds >= 2:
         raise ParameterError(f"folds={folds} must be at least 2")
-    classifier, grid = _KINDS[kind].make(seed), dict(_KINDS[kind].grid)
+    make, usual, inverse = _KINDS[kind]
+    classifier, grid = make(seed), dict(usual)
     known = classifier.get_params()
     for name, value in options.items():
         if name == "class_weight" and value is None:
@@ -205,7 +243,8 @@ def pooled_head(kind: str = "logistic", *, folds: int = 3, seed: int = 0, **opti
             raise ParameterError(f"{name}=[] holds no value to choose from; give at least one")
         grid[name] = tuple(value) if isinstance(value, list) else (value,)
     pipeline = Pipeline([("scale", StandardScaler()), (CLASSIFIER, classifier)])
-    return TunedClassifier(pipeline, {f"{CLASSIFIER}__{name}": values for name, values in grid.items()}, folds, seed)
+    named = {f"{CLASSIFIER}__{name}": values for name, values in grid.items()}
+    return TunedClassifier(pipeline, named, folds, seed, inverse and f"{CLASSIFIER}__{inverse}")
 
 
 def unknown_kind(kind: str, kinds: Sequence[str]) -> str:

@@ -136,7 +136,7 @@ def train_pooled_head(
             **given,
             **plan.options,
             "chosen": _named(estimator.best_params_),
-            "search": [{**_named(params), "uar": score} for params, score in estimator.scores_],
+            "search": [{**_named(params), estimator.metric: score} for params, score in estimator.scores_],
             "pipeline": describe_pipeline(pipeline)[0],
         },
         describe_training(store, examples.ids, examples.labels),
