@@ -37,7 +37,9 @@ def find_in_long(options: argparse.Namespace, model: str) -> None:
         dtype=options.dtype,
         quiet=options.quiet,
         encoder_options={"short_window": options.short_window},
-        plan=sf.SpottingPlan(seed=options.seed),
+        plan=sf.SpottingPlan(
+            seconds=options.long_seconds, num_train=options.long_count, num_test=options.long_count, seed=options.seed
+        ),
     )
     sf.write_results(out, {"command": sf.command_line(), "tested": result.test_groups, **result.report.describe()})
     sf.plot_spotting(result.report.curves, out / "curves.png")
@@ -51,6 +53,10 @@ def main() -> int:
     """Run the experiment that the command line asks for."""
     parser = sf.classification_parser(__doc__, corpus="fsdd")
     parser.add_argument("--long", type=Path, metavar="SPEECH", help="find them in long recordings of this speech, too")
+    parser.add_argument("--long-seconds", type=float, default=600, metavar="S", help="of one of these (%(default)s)")
+    parser.add_argument(
+        "--long-count", type=int, default=6, metavar="N", help="to train on, and to test on (%(default)s)"
+    )
     options = parser.parse_args()
     if options.split == "auto":
         options.split = SPLITS.get(options.corpus, "auto")

@@ -13,6 +13,7 @@ import soundfile
 
 import speechfeat as sf
 from tests.conftest import REPOSITORY
+from tests.spoken import write_background, write_words
 
 WORDS = {"ja, klar": 300.0, "nein": 500.0, "नहीं": 800.0}
 
@@ -85,6 +86,31 @@ def test_a_head_on_frames_mixes_layers_and_follows_the_split_of_the_corpus(manif
     assert results["metric"] == "uar"
     assert results["models"]["conformer-s"]["layers"] == [list(range(9))]
     assert (tmp_path / "conformer-s" / "mix.png").stat().st_size > 1000
+
+
+def test_keywords_are_found_in_long_recordings(tmp_path: Path) -> None:
+    for name, recordings in (("words", write_words(tmp_path)), ("speech", write_background(tmp_path, 24))):
+        rows = [{"path": one.id, **one.labels} for one in recordings]
+        pd.DataFrame(rows).to_csv(tmp_path / f"{name}.tsv", sep="\t", index=False)
+    out = tmp_path / "out"
+    done = run(
+        *("keyword_spotting", "--corpus", "manifest", "--root", tmp_path / "words.tsv", "--label", "keyword", "-q"),
+        *("--group", "speaker", "-m", "mfcc", "--long", tmp_path / "speech.tsv", "--long-seconds", "24"),
+        *("--long-count", "1", "-o", out),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "in long recordings" in done.stdout
+    long = out / "mfcc" / "long"
+    events, detections = (pd.read_csv(long / f"{name}.csv") for name in ("events", "detections"))
+    assert len(events) == 4 and len(list((out / "long" / "recordings").rglob("*.flac"))) == 2
+    # Nothing of this background is like a tone: the likeliest detections are the keywords, at their times.
+    found = detections.nlargest(len(events), "probability").sort_values("start")
+    assert found["label"].tolist() == events["label"].tolist()
+    assert np.abs(found[["start", "end"]].to_numpy() - events[["start", "end"]].to_numpy()).max() < 0.2
+    results = json.loads((long / "results.json").read_text())
+    assert results["tested"] == sorted(set(events["group"])) and len(results["tested"]) == 1
+    assert (long / "curves.png").stat().st_size > 1000
+    assert sf.load_head(long / "head").classes == ["_background_", "high", "low"]
 
 
 def test_layers_are_probed_on_every_task(manifest: Path, tmp_path: Path) -> None:
