@@ -1,12 +1,14 @@
 """Speaker verification on frozen features: do two recordings have one voice, told of speakers nothing was learnt from.
 
     python recipes/speaker_verification.py --corpus voxceleb1-verification --root DIR [-m MODEL ...]
-        [--head cosine|lda] [--layers auto|all|K] [--as-norm] -o runs/asv
+        [--head cosine|lda|stats|xvector|...] [--layers auto|all|K] [--as-norm] -o runs/asv
     python recipes/speaker_verification.py --corpus manifest --root recordings.tsv --label speaker -o runs/asv
 
 VoxCeleb1 has official trials (--trials O,E,H). Of another corpus a share of the speakers is tested, or those that a
 file lists (--test-speakers), as is right where an encoder was trained on some of them: all pairs of at most five
-utterances of each. Standardisation, projection, layer and cohort are learnt from the other speakers alone.
+utterances of each. Standardisation, projection, layer and cohort are learnt from the other speakers alone; so is, with
+a network on frames as --head (stats, attentive, xvector ...), what gives the vectors that are compared: it is trained
+with AAM-softmax on a mix of the layers, and kept as OUT/MODEL/head.
 
 OUT/report.md and OUT/results.json hold equal error rate and minDCF with 95 % intervals by a bootstrap over speakers,
 OUT/det.png and OUT/layers.png the pictures. A second run takes the features that are there.
@@ -51,8 +53,18 @@ def read_arguments() -> argparse.Namespace:
     trials.add_argument("--most", type=int, default=5, help="utterances of a speaker that are paired (%(default)s)")
     trials.add_argument("--draws", type=int, default=200, help="of the bootstrap (%(default)s)")
     learning = parser.add_argument_group("what is learnt from the other speakers")
-    learning.add_argument("--head", default="cosine", help="cosine, or lda and cosine (%(default)s)")
-    learning.add_argument("-l", "--layers", default="auto", help="auto: the best on them; all, 7, 0,4: each is scored")
+    learning.add_argument(
+        "--head",
+        default="cosine",
+        help=f"cosine; lda and cosine; plain: as they are; or a network: {', '.join(sf.FRAME_KINDS)} (%(default)s)",
+    )
+    sf.add_settings(learning, "a network")
+    learning.add_argument(
+        "-l",
+        "--layers",
+        default="auto",
+        help="auto: the best on them; all, 7, 0,4: each is scored, or mixed by a network",
+    )
     learning.add_argument("--as-norm", action="store_true", help="normalise scores by a cohort")
     learning.add_argument("--cohort", type=int, default=COHORT, metavar="N", help="speakers in it (%(default)s)")
     learning.add_argument("--train-speakers", type=int, metavar="N", help="the most to learn from (all)")
@@ -81,6 +93,7 @@ def main() -> int:
         models=sf.models_of(options),
         out=options.out,
         head=options.head,
+        head_options=sf.settings_of(options),
         layers=options.layers,
         cohort=options.cohort if options.as_norm else 0,
         most=options.most,

@@ -83,6 +83,7 @@ _LAZY = {
     "add_corpus_options": "experiments.options",
     "add_encoder_options": "experiments.options",
     "add_output_options": "experiments.options",
+    "add_settings": "experiments.options",
     "as_norm": "verification",
     "average_recall": "classification",
     "bootstrap_interval": "metrics",
@@ -140,6 +141,7 @@ _LAZY = {
     "read_speakers": "experiments.trials",
     "score_cell": "experiments.report",
     "score_trials": "probing",
+    "settings_of": "experiments.options",
     "spot_keywords": "experiments.listening",
     "stopping": "cli",
     "sweep_rates": "heads.framed",
@@ -214,12 +216,14 @@ if TYPE_CHECKING:
     from speechfeat.experiments.options import add_corpus_options as add_corpus_options
     from speechfeat.experiments.options import add_encoder_options as add_encoder_options
     from speechfeat.experiments.options import add_output_options as add_output_options
+    from speechfeat.experiments.options import add_settings as add_settings
     from speechfeat.experiments.options import classification_of as classification_of
     from speechfeat.experiments.options import classification_parser as classification_parser
     from speechfeat.experiments.options import command_line as command_line
     from speechfeat.experiments.options import corpus_of as corpus_of
     from speechfeat.experiments.options import extraction_of as extraction_of
     from speechfeat.experiments.options import models_of as models_of
+    from speechfeat.experiments.options import settings_of as settings_of
     from speechfeat.experiments.protocol import Protocol as Protocol
     from speechfeat.experiments.protocol import check_leaks as check_leaks
     from speechfeat.experiments.protocol import make_protocol as make_protocol

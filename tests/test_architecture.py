@@ -54,7 +54,7 @@ LAYERS = [
     ["distillation.batches", "distillation.model", "distillation.training", "distillation.report"],
     ["distillation.plan"],
     ["experiments.features", "experiments.protocol", "experiments.crossval", "experiments.report"],
-    ["experiments.trials", "experiments.scorers"],
+    ["experiments.trials", "experiments.scorers", "experiments.voices"],
     ["experiments.verify", "experiments.mixing", "experiments.spot", "experiments.listening"],
     ["experiments.classify", "experiments.options"],
     ["extract", "extract_text", "doctor", "predict"],

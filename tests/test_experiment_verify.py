@@ -327,6 +327,40 @@ def test_the_recipe_verifies_draws_and_reports(tmp_path: Path, monkeypatch: pyte
     assert {file: file.stat().st_mtime_ns for file in (out / "features").rglob("*.parquet")} == shards
 
 
+def test_a_network_is_trained_on_the_other_speakers_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    settings = ("--set", "epochs=3", "--set", "embedding_dim=8", "--set", "learning_rate=0.01")
+    more = (*settings, "-m", "conformer-s", "--draws", "5", "--test-share", "0.3", "--train-most", "3")
+    given = command(make_tones(tmp_path), out, "--head", "stats", *more)
+    assert run_here(monkeypatch, *given) == 0
+    results = read_results(out)
+    assert results is not None
+    (row,) = results["models"]["conformer-s"]["scores"]
+    assert row["layer"] == "mix" and row["eer"]["score"] < 0.5
+    head = sf.load_head(out / "conformer-s" / "head")
+    # Two of them are kept apart to validate on.
+    assert (results["models"]["conformer-s"]["num_train_speakers"], len(head.classes)) == (6, 4)
+    # The scores are the cosines of its vectors.
+    store = sf.Store(next((out / "features").iterdir()))
+    plan = plan_verification(
+        sf.open_corpus("manifest", tmp_path / "tones.tsv", label="speaker"), test_share=0.3, train_most=3
+    )
+    trials = plan.trials[0].within(store)
+    vectors = head.embed(store, trials.ids)
+    first, second = trials.sides
+    one, other = trials.pairs.T
+    rate = equal_error_rate((vectors[one] * vectors[other]).sum(axis=1), first == second)
+    assert rate == pytest.approx(row["eer"]["score"], abs=1e-6)
+    assert (out / "conformer-s" / "mix.png").stat().st_size > 1000 and not (out / "layers.png").exists()
+    # A second run takes the head that is there; other settings train another.
+    file = out / "conformer-s" / "head" / "head.safetensors"
+    made = file.stat().st_mtime_ns
+    assert run_here(monkeypatch, *given) == 0
+    assert file.stat().st_mtime_ns == made and read_results(out) == results
+    assert run_here(monkeypatch, *given, "--set", "epochs=2") == 0
+    assert file.stat().st_mtime_ns != made
+
+
 def test_a_planted_leak_stops_the_recipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -56,6 +56,18 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("-q", "--quiet", action="store_true", help="no progress bars")
 
 
+def add_settings(group: argparse._ArgumentGroup, what: str) -> None:
+    """Add --set, which `settings_of` reads."""
+    group.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="settings",
+        metavar="NAME=VALUE",
+        help=f"an option of {what}, such as epochs=20 or width=64; again for more",
+    )
+
+
 def classification_parser(
     description: str, *, corpus: str | None = None, metric: str = "accuracy", split: str = "auto"
 ) -> argparse.ArgumentParser:
@@ -75,14 +87,7 @@ def classification_parser(
     add_output_options(parser)
     group = parser.add_argument_group("head and protocol")
     group.add_argument("--head", default="logistic", help=f"{', '.join(HEAD_KINDS)} (%(default)s)")
-    group.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        dest="head_options",
-        metavar="NAME=VALUE",
-        help="an option of the head, such as epochs=20, width=64 or class_weight=balanced; again for more",
-    )
+    add_settings(group, "the head")
     group.add_argument("--sweep", action="store_true", help="of a head on frames: try the learning rates 1e-1 to 1e-5")
     group.add_argument(
         "-l",
@@ -128,14 +133,14 @@ def extraction_of(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def head_options_of(options: argparse.Namespace) -> dict[str, Any]:
-    """What options say of the head, for `train_head`.
+def settings_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What --set says, by name.
 
     Raises:
-        ParameterError: if one is not of the form NAME=VALUE, or rates are to be tried for a head on embeddings.
+        ParameterError: if one is not of the form NAME=VALUE.
     """
     found: dict[str, Any] = {}
-    for text in options.head_options:
+    for text in options.settings:
         name, equals, value = text.partition("=")
         if not (name and equals):
             raise ParameterError(f"--set {text!r} must be NAME=VALUE, as in epochs=20")
@@ -143,6 +148,16 @@ def head_options_of(options: argparse.Namespace) -> dict[str, Any]:
             found[name] = ast.literal_eval(value)
         except (ValueError, SyntaxError):  # a name, such as balanced
             found[name] = value
+    return found
+
+
+def head_options_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What options say of the head, for `train_head`.
+
+    Raises:
+        ParameterError: if one is not of the form NAME=VALUE, or rates are to be tried for a head on embeddings.
+    """
+    found = settings_of(options)
     if options.sweep:
         if options.head not in FRAME_KINDS:
             raise ParameterError(f"--sweep is for heads on frames ({', '.join(FRAME_KINDS)}), not {options.head!r}")

@@ -14,7 +14,7 @@ from speechfeat.experiments.trials import make_trials
 from speechfeat.metrics import equal_error_rate
 from speechfeat.verification import as_norm
 
-SCORERS = ("cosine", "lda")
+SCORERS = ("cosine", "lda", "plain")
 # Principal components that lda projects: with a few clips of a speaker, how they vary is not known in many directions.
 PRINCIPAL = 128
 # Share of a cohort that is near enough to a voice to normalise its scores by.
@@ -28,7 +28,7 @@ class Scorer:
     """The cosine of two embeddings, standardised and, with "lda", projected to where speakers differ most.
 
     Args:
-        kind: "cosine" or "lda".
+        kind: "cosine", "lda", or "plain" for the cosine of embeddings as they are.
         cohort: speakers, drawn from those it learns from, to normalise scores by (`as_norm`); 0 for none. Each is the
             mean of its utterances; the nearest fifth counts.
         seed: of the drawing.
@@ -119,7 +119,7 @@ def layer_errors(
     names, codes = np.unique(np.asarray(speakers), return_inverse=True)
     everyone = np.arange(len(codes))
     folds = [(everyone, everyone)]
-    if kind != "cosine":
+    if kind == "lda":
         ranked = np.argsort(-np.bincount(codes), kind="stable")  # both halves get speakers with many utterances
         if np.bincount(codes)[ranked[min(1, len(ranked) - 1)]] < 2 or len(ranked) < 4:
             raise ParameterError(
@@ -142,7 +142,7 @@ def layer_errors(
 
 
 def _projection(kind: str, codes: np.ndarray, num_dims: int) -> Pipeline:
-    steps: list[Any] = [StandardScaler()]
+    steps: list[Any] = [] if kind == "plain" else [StandardScaler()]
     if kind == "lda":
         repeats = len(codes) - 1 - int(codes.max())  # utterances beyond the first of each speaker
         if repeats < 2 or codes.max() < 1:

@@ -20,8 +20,12 @@ from speechfeat.corpora.base import Corpus
 from speechfeat.errors import ParameterError
 from speechfeat.experiments.features import POOL, CorpusFeatures, corpus_features, features_folder, model_slug
 from speechfeat.experiments.report import Section, markdown_table, score_cell, write_report, write_results
-from speechfeat.experiments.scorers import Scorer, check_cohort, layer_errors
+from speechfeat.experiments.scorers import SCORERS, Scorer, check_cohort, layer_errors
 from speechfeat.experiments.trials import Trials, VerificationPlan
+from speechfeat.experiments.voices import voice_network
+from speechfeat.heads.estimators import unknown_kind
+from speechfeat.heads.framed import FRAME_KINDS, configure
+from speechfeat.heads.networked import FrameHead
 from speechfeat.layers import select_layers
 from speechfeat.leaks import LeakReport, leak_report
 from speechfeat.metrics import DetCurve, det_curve
@@ -36,6 +40,8 @@ MEASURES: dict[str, Callable[[DetCurve], float]] = {
 }
 # Speakers in a picture of embeddings: as many as there are colours.
 DRAWN_SPEAKERS = len(plots.COLOURS)
+# Where a layer would be named, of a network that mixes them.
+MIX = "mix"
 
 
 @dataclass(frozen=True)
@@ -48,8 +54,10 @@ class Verification:
         plan: from `plan_verification`.
         models: encoders, as for `load_encoder`, to be compared.
         out: directory of results, of features too unless `features` is given.
-        head: kind of the `Scorer`.
-        layers: "auto", the one that tells the speakers learnt from best, or as for `load_encoder`: each is scored.
+        head: kind of the `Scorer`, or a network on frames, one of `FRAME_KINDS`, whose vectors are compared.
+        head_options: of such a network, fields of `FrameConfig`.
+        layers: "auto", the one that tells the speakers learnt from best, or as for `load_encoder`: each is scored. A
+            network mixes them, with "auto" all.
         cohort: the most speakers to normalise scores by; 0 for none.
         most: utterances of a speaker that are paired to choose a layer.
         num: draws of the bootstrap.
@@ -67,6 +75,7 @@ class Verification:
     models: Sequence[str]
     out: str | os.PathLike[str]
     head: str = "cosine"
+    head_options: Mapping[str, Any] = field(default_factory=dict)
     layers: Any = "auto"
     cohort: int = 0
     most: int = 5
@@ -80,13 +89,23 @@ class Verification:
 
     def __post_init__(self) -> None:
         # What cannot be done is told before anything is extracted.
-        Scorer(self.head, cohort=self.cohort)
+        if self.head not in (*SCORERS, *FRAME_KINDS):
+            raise ParameterError(unknown_kind(self.head, (*SCORERS, *FRAME_KINDS)))
+        if self.head_options and not self.is_network:
+            raise ParameterError(f"--set is for networks ({', '.join(FRAME_KINDS)}), not for {self.head!r}")
+        configure(None, self.head_options)
+        Scorer(cohort=self.cohort)
         if not self.models:
             raise ParameterError("there is no model; name at least one encoder")
         if self.num < 1:
             raise ParameterError(f"num={self.num} draws of the bootstrap must be 1 or more")
         if self.cohort:
             check_cohort(len({utterance.labels[self.plan.speaker] for utterance in self.plan.train}))
+
+    @property
+    def is_network(self) -> bool:
+        """Whether what is compared are the vectors of a network on frames."""
+        return self.head in FRAME_KINDS
 
     def run(self) -> dict[str, Any]:
         """Extract what is missing, score, draw and write; the content of `results.json`.
@@ -115,16 +134,21 @@ class Verification:
         write_results(out, results)
         plots.plot_det(curves, out / "det.png")
         first = self.plan.trials[0].name
-        by_layer = {model_slug(model): _curve(one, first) for model, one in found.items()}
-        plots.plot_layers(by_layer, out / "layers.png", "EER")
+        if self.is_network:
+            by_layers = []
+        else:
+            by_layer = {model_slug(model): _curve(one, first) for model, one in found.items()}
+            plots.plot_layers(by_layer, out / "layers.png", "EER")
+            note = "A layer is chosen by the training speakers alone."
+            by_layers = [Section("Layers", f"{_layers_table(found, first)}\n\n{note}")]
         table = _scores_table(found)
         sections = [
             Section("Scores", f"{table}\n\n{self._how()}"),
             Section("Data", self._data(found)),
-            Section("Layers", f"{_layers_table(found, first)}\n\nA layer is chosen by the training speakers alone."),
+            *by_layers,
             Section("Leaks", f"```\n{leaks.text()}\n```"),
         ]
-        write_report(out, self.title, self.command, sections, _pictures(out, self.models))
+        write_report(out, self.title, self.command, sections, self._pictures(out))
         tell(table)
         return results
 
@@ -133,13 +157,14 @@ class Verification:
         wanted = {utterance.id: utterance for utterance in (*self.plan.train, *self.plan.test)}
         features = corpus_features(
             replace(self.corpus, utterances=list(wanted.values())),
-            features_folder(kept, model, self.corpus, pool=self.pool),
+            features_folder(kept, model, self.corpus, pool=self.pool, frames=self.is_network),
             model,
             "all",
             pool=self.pool,
+            frames=self.is_network,
             **self.extraction,
         )
-        learnt = _Learnt(self, features)
+        learnt = _Learnt(self, features, folder)
         rows, curves = [], {}
         for trials in self.plan.trials:
             named = "" if len(self.plan.trials) == 1 else f", {trials.name}"
@@ -148,8 +173,11 @@ class Verification:
             for layer, (row, curve) in zip(layers, learnt.score(trials, layers), strict=True):
                 rows.append(row)
                 if layer in learnt.chosen:
-                    curves[f"{model_slug(model)}, layer {layer}{named}"] = curve
+                    told = layer if self.is_network else f"layer {layer}"
+                    curves[f"{model_slug(model)}, {told}{named}"] = curve
         self._draw(folder, learnt)
+        if learnt.network is not None:
+            plots.plot_mix(list(learnt.network.mix), list(learnt.network.mix.values()), folder / "mix.png")
         result = {
             "num_train": len(learnt.speakers),
             "num_train_speakers": len(set(learnt.speakers)),
@@ -174,12 +202,26 @@ class Verification:
             file = folder / f"{method}.png"
             plots.plot_embeddings(vectors, trials.speakers[rows], file, method, names=(self.plan.speaker, ""))
 
+    def _pictures(self, out: Path) -> dict[str, Path]:
+        folders = {model_slug(model): out / model_slug(model) for model in self.models}
+        return {
+            "Detection error trade-off": out / "det.png",
+            **({} if self.is_network else {"Equal error rate by layer": out / "layers.png"}),
+            **{
+                f"{name}: {file.stem}": file
+                for name, folder in folders.items()
+                for file in sorted(folder.glob("*.png"))
+            },
+        }
+
     def _how(self) -> str:
-        learnt = ["standardisation", *(["projection"] if self.head == "lda" else [])]
-        learnt += [*(["cohort"] if self.cohort else []), *(["layer"] if self.layers == "auto" else [])]
+        by_head = {"cosine": ["standardisation"], "lda": ["standardisation", "projection"], "plain": []}
+        learnt = ["the network (AAM-softmax) and its mix of layers"] if self.is_network else by_head[self.head]
+        learnt = [*learnt, *(["cohort"] if self.cohort else [])]
+        learnt += ["layer"] if self.layers == "auto" and not self.is_network else []
         return (
             "EER in per cent, minDCF from 0 to 1, with 95 % intervals by a bootstrap over speakers. Scores: cosine"
-            f"{'' if self.head == 'cosine' else ' after ' + self.head}"
+            f"{'' if self.head in ('cosine', 'plain') else ' after ' + self.head}"
             f"{f', AS-norm with at most {self.cohort} speakers' if self.cohort else ''}. Learnt from the training "
             f"speakers alone: {', '.join(learnt)}."
         )
@@ -202,18 +244,22 @@ class Verification:
 class _Learnt:
     """The features of one encoder, and what is learnt from those of the training speakers."""
 
-    def __init__(self, experiment: Verification, features: CorpusFeatures) -> None:
+    def __init__(self, experiment: Verification, features: CorpusFeatures, folder: Path) -> None:
         self.experiment = experiment
         self.features = features
-        self.layers: list[int] = list(features.store.config["encoder"]["layers"])
+        self.layers: list[int | str] = list(features.store.config["encoder"]["layers"])
         train = [utterance for utterance in experiment.plan.train if utterance.id in features.store]
         self.speakers = [utterance.labels[experiment.plan.speaker] for utterance in train]
-        self._train = self._embeddings([utterance.id for utterance in train])
-        self._scorers: dict[int, Scorer] = {}
+        ids = [utterance.id for utterance in train]
+        self.network = self._learn(ids, folder) if experiment.is_network else None
+        if self.network is not None:
+            self.layers = [MIX]
+        self._train = self._embeddings(ids)
+        self._scorers: dict[int | str, Scorer] = {}
         self.errors: list[float] | list[None] = [None] * len(self.layers)
         self.chosen = self._choose()
 
-    def score(self, trials: Trials, layers: Sequence[int]) -> Iterator[tuple[dict[str, Any], DetCurve]]:
+    def score(self, trials: Trials, layers: Sequence[int | str]) -> Iterator[tuple[dict[str, Any], DetCurve]]:
         """Figures of a list of trials by each of some layers; by one that was not chosen, the EER alone."""
         there = trials.within(self.features.store)
         rows = np.unique(there.pairs)
@@ -230,25 +276,38 @@ class _Learnt:
             counts = {"num_trials": len(pairs), "num_targets": there.num_targets}
             yield {"trials": there.name, "layer": layer, **found, **counts}, det_curve(scores, first == second)
 
-    def project(self, ids: Sequence[str], layer: int) -> np.ndarray:
+    def project(self, ids: Sequence[str], layer: int | str) -> np.ndarray:
         """Utterances as they are compared, `[n, E]`."""
         return self._scorer(layer).project(self._embeddings(ids)[:, self.layers.index(layer)])
 
     def _embeddings(self, ids: Sequence[str]) -> np.ndarray:
         """`[n, L, D]`."""
+        if self.network is not None:
+            return self.network.embed(self.features.store, ids)[:, None]
         values = self.features.store.embeddings(ids)[1]
         return values if self.features.store.config["encoder"]["stacked"] else values[:, None]
 
-    def _scorer(self, layer: int) -> Scorer:
+    def _scorer(self, layer: int | str) -> Scorer:
         if layer not in self._scorers:
-            scorer = Scorer(self.experiment.head, cohort=self.experiment.cohort, seed=self.experiment.seed)
+            kind = "plain" if self.network is not None else self.experiment.head
+            scorer = Scorer(kind, cohort=self.experiment.cohort, seed=self.experiment.seed)
             self._scorers[layer] = scorer.fit(self._train[:, self.layers.index(layer)], self.speakers)
         return self._scorers[layer]
 
-    def _choose(self) -> list[int]:
+    def _learn(self, ids: Sequence[str], folder: Path) -> FrameHead:
+        options, encoder = self.experiment, self.features.store.config["encoder"]
+        wanted = encoder["layers"]
+        if options.layers not in ("auto", "all"):
+            wanted = select_layers(options.layers, encoder["num_layers"]).indices
+        settings = {"seed": options.seed, **options.head_options}
+        return voice_network(
+            self.features.store, ids, self.speakers, folder / "head", options.head, layers=wanted, options=settings
+        )
+
+    def _choose(self) -> list[int | str]:
         options = self.experiment
-        if options.layers != "auto":
-            return list(select_layers(options.layers, max(self.layers)).indices)
+        if options.layers != "auto" and self.network is None:
+            return list(select_layers(options.layers, self.features.store.config["encoder"]["num_layers"]).indices)
         if len(self.layers) == 1:
             return self.layers
         errors = layer_errors(self._train, self.speakers, options.head, most=options.most, seed=options.seed)
@@ -276,7 +335,7 @@ def check_speakers(plan: VerificationPlan, *, allowed: bool = False) -> LeakRepo
     return report
 
 
-def _curve(found: Mapping[str, Any], trials: str) -> tuple[list[int], list[LayerScore]]:
+def _curve(found: Mapping[str, Any], trials: str) -> tuple[list[Any], list[LayerScore]]:
     rows = [row for row in found["scores"] if row["trials"] == trials]
     return [row["layer"] for row in rows], [row[EER] for row in rows]
 
@@ -310,12 +369,3 @@ def _layers_table(found: Mapping[str, Any], trials: str) -> str:
                 }
             )
     return markdown_table(rows)
-
-
-def _pictures(out: Path, models: Sequence[str]) -> dict[str, Path]:
-    folders = {model_slug(model): out / model_slug(model) for model in models}
-    return {
-        "Detection error trade-off": out / "det.png",
-        "Equal error rate by layer": out / "layers.png",
-        **{f"{name}: {file.stem}": file for name, folder in folders.items() for file in sorted(folder.glob("*.png"))},
-    }
