@@ -28,7 +28,7 @@ from speechfeat.units import FrameGrid, Stage
 WORDS, SPEAKERS, DIM = ("go", "né, on", "stop"), tuple("abcdefgh"), 6
 LAYERS = (0, 2, 3)
 # Quick, and long enough for what is made here.
-EVEN = {"mix_start": "even"}
+EVEN = {"mix_starts": 0}
 QUICK = {**EVEN, "epochs": 8, "patience": 4, "width": 16, "embedding_dim": 8, "learning_rate": 1e-2, "batch_size": 16}
 
 
@@ -320,18 +320,23 @@ def test_a_mix_that_starts_at_a_layer_is_tried_and_the_better_is_kept(
     store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     # The probe finds the layer of the words, and of speakers that of the voices.
-    options = {**QUICK, "mix_start": "both", "epochs": 1}
+    options = {**QUICK, "mix_starts": 1, "epochs": 1}
     for labels, groups, layer in (("word", "speaker", 2), ("speaker", None, 3)):
         head = sf.train_frame_head(store, labels, "linear", groups=groups, **options)
         assert [row["start"] for row in head.record.training["trials"]] == [None, layer]
         assert head.mix[layer] > 0.8
     voices = sf.train_angular_head(store, "speaker", "linear", **options)
     assert [row["start"] for row in voices.record.training["trials"]] == [None, 3]
-    for scores, kept in (([0.5, 0.6, 0.7, 0.3], 2), ([0.5, 0.8, 0.7, 0.3], 1), ([0.5, 0.6, 0.6, 0.3], 1)):
+    for scores, kept in (
+        ([0.5, 0.6, 0.7, 0.3, 0.5, 0.6], 2),
+        ([0.5, 0.8, 0.7, 0.3, 0.6, 0.8], 1),
+        ([0.5, 0.6, 0.6, 0.3, 0.1, 0.7], 5),
+    ):
         states = scripted(monkeypatch, scores)
         head = sf.train_frame_head(store, "word", checkpoint=tmp_path / "head", overwrite=True, epochs=2)
         assert equal(head.arrays(), states[kept]) and equal(read_head(tmp_path / "head")[1], states[kept])
-        assert [row["start"] for row in head.record.training["trials"]] == [None, 2]
+        starts = [row["start"] for row in head.record.training["trials"]]
+        assert starts[:2] == [None, 2] and starts[2] in LAYERS and starts[2] != 2
         assert head.record.scores["validation"]["score"] == max(scores)
 
 
@@ -483,7 +488,7 @@ BAD = [
     ({"normalize": "batch"}, "normalize='batch'"),
     ({"class_weight": "even"}, "class_weight='even'"),
     ({"crop_seconds": 0.0}, "crop_seconds=0.0"),
-    ({"mix_start": "odd"}, "mix_start='odd'"),
+    ({"mix_starts": -1}, "mix_starts=-1 must be at least 0"),
     ({"device": "cuda:99"}, "device='cuda:99'"),
     ({"rates": (1.0,), "validation_share": 0.0}, "compared on a validation part"),
 ]

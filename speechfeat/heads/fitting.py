@@ -19,7 +19,6 @@ from speechfeat.heads.objectives import Objective, Validation
 # would move by less than 1 in a thousand steps of 1e-3. With 50 times the rate they end on one layer, and not the best.
 MIX_RATE, MOST_MIX_RATE = 10.0, 0.1
 CLIP = 5.0
-STARTS = ("even", "both")
 
 
 @dataclass(frozen=True)
@@ -43,9 +42,9 @@ class FrameConfig:
         class_weight: "balanced" for every class to count the same, a weight for each class by its name, or None for
             every utterance to count the same.
         normalize: of the features: "standard", "layer" or "none"; see `modules.Standardize`.
-        mix_start: how the mix of layers starts: "even", as in SUPERB, or "both": then the head is trained once more
-            with nine tenths of the weight on the layer that a linear probe finds best on the validation part, and the
-            better one is kept.
+        mix_starts: trainings beside the one whose mix of layers starts even, as in SUPERB: each starts with nine tenths
+            of the weight on one of so many layers that a linear probe finds best on the validation part, and the best
+            head is kept.
         seed: of the weights, the batches, dropout and the validation split. On a CPU, with as many threads, equal seeds
             give equal weights.
         device: torch device, or "auto".
@@ -69,7 +68,7 @@ class FrameConfig:
     weight_decay: float = 1e-2
     class_weight: str | Mapping[str, float] | None = None
     normalize: str = "standard"
-    mix_start: str = "both"
+    mix_starts: int = 2
     seed: int = 0
     device: str = "auto"
     cache_bytes: int = 2**30
@@ -86,7 +85,7 @@ class FrameConfig:
         _check(self, "crop_seconds", self.crop_seconds is None or self.crop_seconds > 0, "above 0, or None")
         _check(self, "hidden", all(size >= 1 for size in self.hidden), "sizes of at least 1")
         _check(self, "normalize", self.normalize in NORMALIZE, f"one of {', '.join(NORMALIZE)}")
-        _check(self, "mix_start", self.mix_start in STARTS, f"one of {', '.join(STARTS)}")
+        _check(self, "mix_starts", self.mix_starts >= 0, "at least 0")
         named = not isinstance(self.class_weight, str) or self.class_weight == "balanced"
         _check(self, "class_weight", named, "'balanced', a weight for each class, or None")
 

@@ -54,9 +54,8 @@ def train_frame_head(
     pooled over time and projected to an embedding, of which the classes are told. The epoch that is best on the
     validation part is kept.
 
-    Weights that start even may end in a mix that is worse than one of its layers alone. So the head is trained once
-    more with a mix that starts at the layer that a probe finds best, and the better one is kept
-    (`FrameConfig.mix_start`).
+    Weights that start even may end in a mix that is worse than one of its layers alone. So the head is trained again
+    with mixes that start at the layers that a probe finds best, and the best one is kept (`FrameConfig.mix_starts`).
 
     Args:
         store: with frames, best of several layers (`-l all`).
@@ -104,7 +103,7 @@ def sweep_rates(
     """Train a head with each of several learning rates, from the same weights, and take the best by validation.
 
     All of them are in `record.training["trials"]`: learning_rate, start (the layer that the mix starts at, None for
-    all), score (None where the loss diverged), epoch, ended. The other start of the mix is tried with the best rate
+    all), score (None where the loss diverged), epoch, ended. Other starts of the mix are tried with the best rate
     only. The score of the best is the best of several: report one on other utterances.
 
     Args:

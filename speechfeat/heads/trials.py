@@ -122,22 +122,25 @@ def train_best(trials: Trials, configs: Sequence[FrameConfig]) -> FrameHead:
         raise ParameterError(
             f"the loss became no number in the first epoch with learning_rate {rates}; use a lower one"
         )
-    start = _probed_start(trials, configs[0]) if going_on else None
-    if start is not None:
+    if going_on:
         rate = trials.best[0].record.options["config"]["learning_rate"]
-        trials.run(next(config for config in configs if config.learning_rate == rate), start)
+        chosen = next(config for config in configs if config.learning_rate == rate)
+        for start in _probed_starts(trials, chosen):
+            if not trials.run(chosen, start):
+                break
     head = trials.best[0]
     head.record = replace(head.record, training={**head.record.training, "trials": trials.rows})
     trials.saver.save(head)
     return head
 
 
-def _probed_start(trials: Trials, config: FrameConfig) -> int | None:
-    """Place of the layer that tells most alone, where that is asked for and there is something to choose by."""
+def _probed_starts(trials: Trials, config: FrameConfig) -> list[int]:
+    """Places of the layers that tell most alone, as many as asked for, where there is something to choose by."""
     material = trials.material
-    if config.mix_start == "even" or len(material.binding.layers) < 2 or not len(material.fold[1]):
-        return None
-    return int(np.argmax(trials.objective.probe(*material.pooled)))
+    if not config.mix_starts or len(material.binding.layers) < 2 or not len(material.fold[1]):
+        return []
+    scores = np.array(trials.objective.probe(*material.pooled))
+    return np.argsort(-scores, kind="stable")[: config.mix_starts].tolist()
 
 
 class HeadTraining:
