@@ -56,9 +56,9 @@ def read_arguments() -> argparse.Namespace:
     learning.add_argument(
         "--head",
         default="cosine",
-        help=f"cosine; lda and cosine; plain: as they are; or a network: {', '.join(sf.FRAME_KINDS)} (%(default)s)",
+        help=f"cosine; lda and cosine; or a network on frames: {', '.join(sf.FRAME_KINDS)} (%(default)s)",
     )
-    sf.add_settings(learning, "a network")
+    sf.add_settings(learning, "a network, such as epochs=20 or width=64")
     learning.add_argument(
         "-l",
         "--layers",

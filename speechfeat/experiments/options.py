@@ -64,7 +64,7 @@ def add_settings(group: argparse._ArgumentGroup, what: str) -> None:
         default=[],
         dest="settings",
         metavar="NAME=VALUE",
-        help=f"an option of {what}, such as epochs=20 or width=64; again for more",
+        help=f"an option of {what}; again for more",
     )
 
 
@@ -87,7 +87,7 @@ def classification_parser(
     add_output_options(parser)
     group = parser.add_argument_group("head and protocol")
     group.add_argument("--head", default="logistic", help=f"{', '.join(HEAD_KINDS)} (%(default)s)")
-    add_settings(group, "the head")
+    add_settings(group, "the head, such as epochs=20, width=64 or class_weight=balanced")
     group.add_argument("--sweep", action="store_true", help="of a head on frames: try the learning rates 1e-1 to 1e-5")
     group.add_argument(
         "-l",

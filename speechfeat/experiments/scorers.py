@@ -14,7 +14,9 @@ from speechfeat.experiments.trials import make_trials
 from speechfeat.metrics import equal_error_rate
 from speechfeat.verification import as_norm
 
-SCORERS = ("cosine", "lda", "plain")
+SCORERS = ("cosine", "lda")
+# The cosine of embeddings as they are, for those that were trained to be compared so.
+PLAIN = "plain"
 # Principal components that lda projects: with a few clips of a speaker, how they vary is not known in many directions.
 PRINCIPAL = 128
 # Share of a cohort that is near enough to a voice to normalise its scores by.
@@ -28,7 +30,7 @@ class Scorer:
     """The cosine of two embeddings, standardised and, with "lda", projected to where speakers differ most.
 
     Args:
-        kind: "cosine", "lda", or "plain" for the cosine of embeddings as they are.
+        kind: "cosine", "lda", or "plain" for embeddings that are compared as they are.
         cohort: speakers, drawn from those it learns from, to normalise scores by (`as_norm`); 0 for none. Each is the
             mean of its utterances; the nearest fifth counts.
         seed: of the drawing.
@@ -39,8 +41,8 @@ class Scorer:
     """
 
     def __init__(self, kind: str = "cosine", *, cohort: int = 0, seed: int = 0) -> None:
-        if kind not in SCORERS:
-            raise ParameterError(f"head {kind!r} is not known; use {', '.join(SCORERS)}")
+        if kind not in (*SCORERS, PLAIN):
+            raise ParameterError(f"head {kind!r} is not known; use {', '.join((*SCORERS, PLAIN))}")
         if cohort and cohort < FEWEST_IN_COHORT:
             raise ParameterError(f"a cohort of {cohort} speakers is too small; take {FEWEST_IN_COHORT} or more")
         self.kind = kind
@@ -142,7 +144,7 @@ def layer_errors(
 
 
 def _projection(kind: str, codes: np.ndarray, num_dims: int) -> Pipeline:
-    steps: list[Any] = [] if kind == "plain" else [StandardScaler()]
+    steps: list[Any] = [] if kind == PLAIN else [StandardScaler()]
     if kind == "lda":
         repeats = len(codes) - 1 - int(codes.max())  # utterances beyond the first of each speaker
         if repeats < 2 or codes.max() < 1:

@@ -20,7 +20,7 @@ from speechfeat.corpora.base import Corpus
 from speechfeat.errors import ParameterError
 from speechfeat.experiments.features import POOL, CorpusFeatures, corpus_features, features_folder, model_slug
 from speechfeat.experiments.report import Section, markdown_table, score_cell, write_report, write_results
-from speechfeat.experiments.scorers import SCORERS, Scorer, check_cohort, layer_errors
+from speechfeat.experiments.scorers import PLAIN, SCORERS, Scorer, check_cohort, layer_errors
 from speechfeat.experiments.trials import Trials, VerificationPlan
 from speechfeat.experiments.voices import voice_network
 from speechfeat.heads.estimators import unknown_kind
@@ -215,13 +215,15 @@ class Verification:
         }
 
     def _how(self) -> str:
-        by_head = {"cosine": ["standardisation"], "lda": ["standardisation", "projection"], "plain": []}
-        learnt = ["the network (AAM-softmax) and its mix of layers"] if self.is_network else by_head[self.head]
-        learnt = [*learnt, *(["cohort"] if self.cohort else [])]
-        learnt += ["layer"] if self.layers == "auto" and not self.is_network else []
+        if self.is_network:
+            learnt = ["the network and its mix of layers, with AAM-softmax"]
+        else:
+            learnt = ["standardisation", *(["projection"] if self.head == "lda" else [])]
+            learnt += ["layer"] if self.layers == "auto" else []
+        learnt += ["cohort"] if self.cohort else []
         return (
             "EER in per cent, minDCF from 0 to 1, with 95 % intervals by a bootstrap over speakers. Scores: cosine"
-            f"{'' if self.head in ('cosine', 'plain') else ' after ' + self.head}"
+            f"{'' if self.head == 'cosine' else ' after ' + self.head}"
             f"{f', AS-norm with at most {self.cohort} speakers' if self.cohort else ''}. Learnt from the training "
             f"speakers alone: {', '.join(learnt)}."
         )
@@ -289,7 +291,7 @@ class _Learnt:
 
     def _scorer(self, layer: int | str) -> Scorer:
         if layer not in self._scorers:
-            kind = "plain" if self.network is not None else self.experiment.head
+            kind = PLAIN if self.network is not None else self.experiment.head
             scorer = Scorer(kind, cohort=self.experiment.cohort, seed=self.experiment.seed)
             self._scorers[layer] = scorer.fit(self._train[:, self.layers.index(layer)], self.speakers)
         return self._scorers[layer]
