@@ -18,7 +18,7 @@ from 1,046 others; conformer-s was not trained on those tested, the layers were 
 
     --corpus manifest --root common_voice_multi.tsv --test-speakers held_out.csv --short-window -m ...
                              cosine              --head lda --as-norm
-    conformer-s, layer 3     14.3 (9.8-19.8)     6.8 (5.5-9.5)
+    conformer-s, layer 2     10.5 (7.0-15.7)     5.5 (4.0-7.9)
     Whisper tiny.en, 1       19.6 (14.3-27.1)    6.1 (3.7-9.5)
     MFCC                     18.6 (13.6-26.8)    15.4 (11.6-20.7)
     log-mel                  23.6 (19.7-30.7)    13.5 (8.8-18.9)

@@ -333,7 +333,8 @@ def test_a_mix_that_starts_at_a_layer_is_tried_and_the_better_is_kept(
         ([0.5, 0.6, 0.6, 0.3, 0.1, 0.7], 5),
     ):
         states = scripted(monkeypatch, scores)
-        head = sf.train_frame_head(store, "word", checkpoint=tmp_path / "head", overwrite=True, epochs=2)
+        saved = {"checkpoint": tmp_path / "head", "overwrite": True}
+        head = sf.train_frame_head(store, "word", **saved, epochs=2, mix_starts=2)
         assert equal(head.arrays(), states[kept]) and equal(read_head(tmp_path / "head")[1], states[kept])
         starts = [row["start"] for row in head.record.training["trials"]]
         assert starts[:2] == [None, 2] and starts[2] in LAYERS and starts[2] != 2

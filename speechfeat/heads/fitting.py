@@ -68,7 +68,7 @@ class FrameConfig:
     weight_decay: float = 1e-2
     class_weight: str | Mapping[str, float] | None = None
     normalize: str = "standard"
-    mix_starts: int = 2
+    mix_starts: int = 3
     seed: int = 0
     device: str = "auto"
     cache_bytes: int = 2**30
