@@ -1,13 +1,15 @@
 """Embeddings of texts by speechfeat against sentence-transformers and the loop that users write, side by side.
 
-    python -m benchmarks.text_throughput TEXTS -m MODEL [--limit 2000] [--rounds 3] [--device cuda]
+    python -m benchmarks.text_throughput TEXTS ... -m MODEL [--limit 2000] [--rounds 5] [--device cuda] [--ways A,B]
 
 All take the last layer, the mean over all tokens, special ones included, from the same texts (anything that
-`speechfeat.extract_text` reads), and leave the vectors on disk. sentence-transformers runs its own batches of 32; it is
-left out where it does not import. The plain loop is transformers with a batch of one. Each way runs in a process of its
-own; what is compared is the time from the first text to the last byte written, tokenizing included, without loading the
-model. Rounds alternate, so that a machine that is busy for a while is busy for all; the table shows medians, and the
-smallest cosine with the vectors of sentence-transformers (of the plain loop, where that is missing).
+`speechfeat.extract_text` reads). sentence-transformers runs batches of 32, its default, and of 16; it is left out where
+it does not import. The plain loop is transformers with a batch of one. `embed` gives vectors in memory, as they do;
+`command` is the whole path into a store and back. Each way has a process of its own, with its model loaded; what is
+compared is the time from the first text to the last vector, tokenizing included. Rounds alternate, so that a machine
+that is busy for a while is busy for all. The table shows medians, of texts a second, of how many times faster than the
+first way in the same round (by the clock, and by the time of all processors together, which other work on the machine
+changes less), and the smallest cosine with the vectors of the first way.
 """
 
 import argparse
@@ -18,85 +20,149 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-WAYS = ("sentence-transformers", "plain loop", "speechfeat float32", "speechfeat auto")
+PEER = "sentence-transformers"
+WAYS = (
+    f"{PEER} 32",
+    f"{PEER} 16",
+    "loop",
+    "embed float32",
+    "embed auto",
+    "command float32",
+    "command auto",
+)
 
 
-def read(source: Path, limit: int) -> list[str]:
-    """Texts drawn from the whole source."""
+class Spent(NamedTuple):
+    """Seconds of one pass over the texts: by the clock, and of processors."""
+
+    clock: float
+    processors: float
+
+
+def read(sources: Sequence[Path], limit: int | None) -> list[str]:
+    """Texts drawn from all sources, without what is no text."""
     from speechfeat.text_corpus import discover_texts
 
-    texts = [one.text for one in discover_texts(source, skip_empty=True)]
+    texts = [one.text for source in sources for one in discover_texts(source, skip_empty=True)]
     chosen = sorted(np.random.default_rng(0).permutation(len(texts))[:limit])
     return [" ".join((texts[index] or "").split()) for index in chosen]
 
 
-def sentence_transformers(lines: Path, model: str, device: str, out: Path) -> Callable[[], None]:
-    """Their `encode`, in float32."""
+def peer(texts: list[str], model: str, device: str, batch_size: int) -> Callable[[], np.ndarray]:
+    """`encode` of sentence-transformers, in float32."""
     from sentence_transformers import SentenceTransformer
 
     # A directory without its settings gets their default: the mean over all tokens.
     encoder = SentenceTransformer(model, device=device).float()
-    texts = lines.read_text().split("\n")
-    return lambda: np.save(out, encoder.encode(texts, batch_size=32, show_progress_bar=False))
+    return lambda: encoder.encode(texts, batch_size=batch_size, show_progress_bar=False)
 
 
-def plain_loop(lines: Path, model: str, device: str, out: Path) -> Callable[[], None]:
+def loop(texts: list[str], model: str, device: str) -> Callable[[], np.ndarray]:
     """What users write without a library."""
     import torch
     import transformers
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(model)
     encoder = transformers.AutoModel.from_pretrained(model, dtype=torch.float32).eval().to(device)
-    texts = lines.read_text().split("\n")
 
-    def run() -> None:
+    def run() -> np.ndarray:
         vectors = []
         with torch.no_grad():
             for text in texts:
                 inputs = tokenizer(text, return_tensors="pt", truncation=True).to(device)
                 vectors.append(encoder(**inputs).last_hidden_state[0].mean(dim=0).cpu().numpy())
-        np.save(out, np.stack(vectors))
+        return np.stack(vectors)
 
     return run
 
 
-def speechfeat(lines: Path, model: str, device: str, out: Path, dtype: str) -> Callable[[], None]:
-    """The whole path of the command, with its store."""
+def embed(texts: list[str], model: str, device: str, dtype: str) -> Callable[[], np.ndarray]:
+    """Vectors in memory."""
     import speechfeat as sf
 
     encoder = sf.load_text_encoder(model, "last", device=device, dtype=dtype)
-    config = sf.TextConfig(frames=False, keep_special=True, truncate=True)
+    return lambda: encoder.embed(texts, keep_special=True, truncate=True)
 
-    def run() -> None:
-        extractor = sf.TextExtractor(encoder, config)
-        extractor.run(extractor.survey(extractor.discover(lines)), out.with_suffix(""))
-        np.save(out, sf.Store(out.with_suffix("")).embeddings()[1])
+
+def command(lines: Path, model: str, device: str, dtype: str) -> Callable[[], np.ndarray]:
+    """The whole path of `speechfeat.extract_text`, with its store, and the vectors read from it."""
+    import speechfeat as sf
+
+    encoder = sf.load_text_encoder(model, "last", device=device, dtype=dtype)
+
+    def run() -> np.ndarray:
+        with tempfile.TemporaryDirectory() as out:
+            options = {"frames": False, "keep_special": True, "truncate": True}
+            return sf.extract_text_features(lines, out, encoder, **options).embeddings()[1]
 
     return run
 
 
-def prepare(way: str, lines: Path, model: str, device: str, out: Path) -> Callable[[], None]:
+def prepare(way: str, lines: Path, model: str, device: str) -> Callable[[], np.ndarray]:
     """Load the model of one way; what is returned is timed."""
-    if way == "sentence-transformers":
-        return sentence_transformers(lines, model, device, out)
-    if way == "plain loop":
-        return plain_loop(lines, model, device, out)
-    return speechfeat(lines, model, device, out, way.split()[1])
+    texts, (name, _, kind) = lines.read_text().split("\n"), way.partition(" ")
+    if name == PEER:
+        return peer(texts, model, device, int(kind))
+    if name == "loop":
+        return loop(texts, model, device)
+    return embed(texts, model, device, kind) if name == "embed" else command(lines, model, device, kind)
 
 
-def measure(way: str, lines: Path, options: argparse.Namespace, out: Path) -> float:
-    """Seconds of one way, in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.text_throughput", str(lines), "-m", options.model]
-    command += ["--device", options.device, "--way", way, "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    return float(json.loads(done.stdout.splitlines()[-1])["seconds"])
+def work(options: argparse.Namespace) -> None:
+    """One way in this process: a pass over the texts for every line of standard input."""
+    run = prepare(options.way, options.texts[0], options.model, options.device)
+    for _ in sys.stdin:
+        clock, processors = time.perf_counter(), time.process_time()
+        vectors = run()
+        spent = Spent(time.perf_counter() - clock, time.process_time() - processors)
+        np.save(options.out, vectors)
+        print(json.dumps(spent), flush=True)
+
+
+def start(way: str, lines: Path, options: argparse.Namespace, out: Path) -> subprocess.Popen[str]:
+    """The process of one way."""
+    arguments = [sys.executable, "-m", "benchmarks.text_throughput", str(lines), "-m", options.model]
+    arguments += ["--device", options.device, "--way", way, "--out", str(out)]
+    return subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def measure(process: subprocess.Popen[str]) -> Spent:
+    """One pass over the texts."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+    line = process.stdout.readline()
+    if not line:
+        raise SystemExit("a way ended before its time")
+    return Spent(*json.loads(line))
+
+
+def compare(texts: list[str], ways: Sequence[str], options: argparse.Namespace) -> tuple[dict[str, list[Spent]], dict]:
+    """What every way spent in every round, and its smallest cosine with the first."""
+    spent: dict[str, list[Spent]] = {way: [] for way in ways}
+    with tempfile.TemporaryDirectory() as name:
+        lines = Path(name) / "texts.txt"
+        lines.write_text("\n".join(texts))
+        outs = {way: Path(name) / f"{way}.npy" for way in ways}
+        processes = {way: start(way, lines, options, outs[way]) for way in ways}
+        try:
+            for turn in range(options.rounds):
+                for way in ways:
+                    spent[way].append(measure(processes[way]))
+                    rate = len(texts) / spent[way][-1].clock
+                    print(f"round {turn + 1}: {way}: {rate:.0f} texts/s", file=sys.stderr, flush=True)
+        finally:
+            for process in processes.values():
+                process.kill()
+                process.communicate()
+        return spent, {way: cosine(outs[way], outs[ways[0]]) for way in ways}
 
 
 def cosine(found: Path, expected: Path) -> float:
@@ -108,12 +174,13 @@ def cosine(found: Path, expected: Path) -> float:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.text_throughput", description=__doc__.splitlines()[0])
-    parser.add_argument("texts", type=Path)
+    parser.add_argument("texts", type=Path, nargs="+")
     parser.add_argument("-m", "--model", required=True)
-    parser.add_argument("--limit", type=int, default=2000)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--limit", type=int, help="texts, drawn from all (default: all)")
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--ways", default=",".join(WAYS), help="what to compare, with the first (default: %(default)s)")
+    parser.add_argument("--way", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -121,29 +188,22 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     options = arguments()
     if options.way:
-        run = prepare(options.way, options.texts, options.model, options.device, options.out)
-        began = time.perf_counter()
-        run()
-        print(json.dumps({"seconds": time.perf_counter() - began}))
+        work(options)
         return 0
-    ways = [way for way in WAYS if way != WAYS[0] or importlib.util.find_spec("sentence_transformers")]
+    ways = [
+        way for way in options.ways.split(",") if PEER not in way or importlib.util.find_spec(PEER.replace("-", "_"))
+    ]
     texts = read(options.texts, options.limit)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "texts.txt").write_text("\n".join(texts))
-        times: dict[str, list[float]] = {way: [] for way in ways}
-        for turn in range(options.rounds):
-            for way, measured in times.items():
-                out = folder / f"{way} {turn}.npy"
-                measured.append(measure(way, folder / "texts.txt", options, out))
-                print(f"round {turn + 1}: {way}: {len(texts) / measured[-1]:.0f} texts/s", file=sys.stderr)
-        cosines = {way: cosine(folder / f"{way} 0.npy", folder / f"{ways[0]} 0.npy") for way in ways}
-    print(f"{options.model} on {options.device}: {len(texts)} texts, {options.rounds} rounds")
-    print(f"{'':22}  texts/s  against {ways[0]}  smallest cosine")
-    for way, measured in times.items():
-        ratio = statistics.median(one / other for one, other in zip(times[ways[0]], measured, strict=True))
-        rate = len(texts) / statistics.median(measured)
-        print(f"{way:22}  {rate:7.0f}  {ratio:{8 + len(ways[0])}.2f}  {cosines[way]:.7f}")
+    spent, cosines = compare(texts, ways, options)
+    print(f"{options.model} on {options.device}: {len(texts)} texts, {options.rounds} rounds; against {ways[0]}:")
+    print(f"{'':24}  texts/s  by the clock  by processors  smallest cosine")
+    for way, measured in spent.items():
+        clock, processors = (
+            statistics.median(first[kind] / own[kind] for first, own in zip(spent[ways[0]], measured, strict=True))
+            for kind in range(2)
+        )
+        rate = len(texts) / statistics.median(one.clock for one in measured)
+        print(f"{way:24}  {rate:7.0f}  {clock:11.2f}x  {processors:12.2f}x  {cosines[way]:.7f}")
     return 0
 
 

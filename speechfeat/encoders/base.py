@@ -148,7 +148,7 @@ class BaseEncoder:
         self._lock = threading.Lock()
         self._bytes_per_second: float | None = None
         backbone.module.eval().requires_grad_(False)
-        self.precision.convert(backbone.module)
+        self.precision.convert(backbone.module, self.device)
         backbone.module.to(self.device)
         if self.device.type == "cuda" and self.precision.name != "float32":
             backbone.accelerate()
