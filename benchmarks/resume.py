@@ -4,7 +4,8 @@
     python -m benchmarks.resume TEXTS -m MODEL --command extract_text [...]
 
 The command is killed with SIGKILL, which no program can catch. Moments are drawn over the time that the undisturbed run
-took. At the end every tensor, embedding and row must be equal to the bit, and so must be the files.
+took from the line that tells what is to do. At the end every tensor, embedding and row must be equal to the bit, and so
+must be the files.
 """
 
 import argparse
@@ -23,6 +24,14 @@ import speechfeat as sf
 def start(options: argparse.Namespace, out: Path, rest: list[str]) -> subprocess.Popen:
     command = [sys.executable, "-m", f"speechfeat.{options.command}", options.input, "-m", options.model]
     return subprocess.Popen([*command, "-o", str(out), "-q", *rest], stderr=subprocess.PIPE, text=True)
+
+
+def await_begin(process: subprocess.Popen) -> None:
+    """Wait until the command has told what is to do, or has ended."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("to do:"):
+            return
 
 
 def finish(process: subprocess.Popen) -> int:
@@ -57,12 +66,15 @@ def main() -> int:
     moments = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as folder:
         whole, killed = Path(folder) / "whole", Path(folder) / "killed"
+        process = start(options, whole, rest)
+        await_begin(process)
         began = time.perf_counter()
-        code = finish(start(options, whole, rest))
+        code = finish(process)
         length = time.perf_counter() - began
         print(f"undisturbed: exit code {code}, {length:.0f} s", flush=True)
         for kill in range(options.kills):
             process = start(options, killed, rest)
+            await_begin(process)
             # Most of what a run does must still lie ahead of the later kills.
             wait = moments.uniform(0.0, 2 * length / (options.kills + 1))
             time.sleep(wait)

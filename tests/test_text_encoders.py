@@ -1,5 +1,7 @@
 """The contract of every text architecture: exact in any batch, equal to transformers, long texts joined."""
 
+import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -95,6 +97,20 @@ def test_checkpoints_of_larger_models_give_their_text_encoder(name: str, tmp_pat
     for encoder in (loaded, in_memory):
         (found,), (reference,) = (one.encode(TEXTS[:1]) for one in (encoder, expected))
         assert np.array_equal(found.values, reference.values)
+
+
+def test_windows_have_the_length_that_sentence_transformers_cuts_to(text_checkpoint: Path, tmp_path: Path) -> None:
+    shutil.copytree(text_checkpoint, tmp_path, dirs_exist_ok=True)
+    settings = tmp_path / "sentence_bert_config.json"
+    for length, expected in ((20, 20), (500, 64), (None, 64)):
+        settings.write_text(json.dumps({"max_seq_length": length, "do_lower_case": False}))
+        encoder = sf.load_text_encoder(tmp_path, dtype="float32")
+        assert encoder.windows().length + encoder.tokenizer.num_special == expected
+        assert encoder.windows(64).length == 62
+    for content, message in (("[1]", "no JSON object"), ('{"max_seq_length": 0}', "max_seq_length=0 .* above 0")):
+        settings.write_text(content)
+        with pytest.raises(sf.ModelError, match=message):
+            sf.load_text_encoder(tmp_path)
 
 
 def enclosing(model: Any, name: str) -> Any:

@@ -95,7 +95,8 @@ class OneDnnLinear(nn.Linear):
 def has_slow_mkl(device: torch.device) -> bool:
     """Whether MKL keeps float32 products from AVX-512 that the processor has, as it does on those of AMD.
 
-    On an EPYC with AVX-512 oneDNN takes 0.42 of its time for 2048 rows of 384, `benchmarks.linear_products`.
+    On an EPYC of the Zen 5 kind oneDNN takes 0.42 to 0.47 of MKL's time, from 512 rows on; on the processors of Intel,
+    where MKL has such kernels, it is not measured.
     """
     if device.type != "cpu" or not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):
         return False

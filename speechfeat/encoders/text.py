@@ -43,6 +43,7 @@ class TextBackbone(Backbone):
         model: the text encoder alone.
         family: where its blocks are.
         tokenizer: of the checkpoint.
+        max_length: the most tokens of an input by the checkpoint's own settings, special ones included, or None.
 
     Attributes:
         limit: the most tokens that it was made for, special ones included.
@@ -52,7 +53,7 @@ class TextBackbone(Backbone):
         ModelError: if the tokenizer is of another model.
     """
 
-    def __init__(self, model: Any, family: TextFamily, tokenizer: TextTokenizer) -> None:
+    def __init__(self, model: Any, family: TextFamily, tokenizer: TextTokenizer, max_length: int | None = None) -> None:
         # Some poolers are not in the checkpoint, and nothing here runs them.
         if getattr(model, "pooler", None) is not None:
             model.pooler = None
@@ -77,7 +78,8 @@ class TextBackbone(Backbone):
                 f"the tokenizer has {tokenizer.num_classes} tokens where the model has {self.num_classes}: files of it "
                 "are missing; save it beside the weights with save_pretrained"
             )
-        known = [positions or getattr(model.config, "max_position_embeddings", None), tokenizer.max_length]
+        own = positions or getattr(model.config, "max_position_embeddings", None)
+        known = [own, tokenizer.max_length, max_length]
         self.limit = min([length for length in known if length] or [UNKNOWN_LIMIT])
 
     def definition(self) -> dict[str, object]:

@@ -1,11 +1,14 @@
 """From a name, a path or a model in memory to a `TextEncoder`."""
 
+import json
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer
+from transformers.utils import cached_file
 
 from speechfeat.encoders import catalog
 from speechfeat.encoders.checkpoint import CheckpointOptions, check_source, load_model, load_part
@@ -15,6 +18,9 @@ from speechfeat.encoders.text_families import find_text_family, model_class, tex
 from speechfeat.encoders.tokenizing import TextTokenizer
 from speechfeat.errors import ModelError, ParameterError
 from speechfeat.layers import Layers
+
+# Of sentence-transformers: it holds the length that a model was trained on, which is often below its positions.
+SENTENCE_CONFIG = "sentence_bert_config.json"
 
 
 def load_text_encoder(
@@ -89,7 +95,22 @@ def _open(source: str, options: CheckpointOptions) -> TextBackbone:
         config = getattr(config, family.part)
     model = load_model(location, model_class(family, config), config, options, family.key_mapping)
     tokenizer = load_part(location, "its tokenizer", AutoTokenizer, options)
-    return TextBackbone(model, family, TextTokenizer(tokenizer))
+    return TextBackbone(model, family, TextTokenizer(tokenizer), _sentence_length(location, options))
+
+
+def _sentence_length(location: str, options: CheckpointOptions) -> int | None:
+    """Tokens of an input, special ones included, that sentence-transformers cuts a text to; None where it does not."""
+    try:
+        file = cached_file(location, SENTENCE_CONFIG, revision=options.revision)
+    except OSError:  # most checkpoints have none
+        return None
+    try:
+        length = json.loads(Path(str(file)).read_bytes()).get("max_seq_length")
+    except (OSError, ValueError, AttributeError):
+        raise ModelError(f"{location!r}: {SENTENCE_CONFIG} is no JSON object; mend it, or take it away") from None
+    if length is not None and (not isinstance(length, int) or length < 1):
+        raise ModelError(f"{location!r}: max_seq_length={length!r} in {SENTENCE_CONFIG} must be a number above 0")
+    return length
 
 
 def _wrap(model: nn.Module, tokenizer: Any) -> TextBackbone:

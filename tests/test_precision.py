@@ -1,0 +1,60 @@
+"""What an encoder's dtype does to its modules."""
+
+import pytest
+import torch
+from torch import nn
+
+from speechfeat.encoders import precision
+from speechfeat.encoders.precision import OneDnnLinear, Precision
+
+CPU = torch.device("cpu")
+
+
+class Own(nn.Linear):
+    """A layer whose class says more than its weights."""
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch is built without oneDNN here")
+@pytest.mark.parametrize("bias", [True, False])
+def test_products_by_onednn_are_those_of_the_stock_layer(bias: bool) -> None:
+    torch.manual_seed(0)
+    stock = nn.Linear(24, 7, bias=bias)
+    other = nn.Linear(24, 7, bias=bias)
+    other.load_state_dict(stock.state_dict())
+    other.__class__ = OneDnnLinear
+    inputs = [torch.randn(24), torch.randn(5, 24), torch.randn(2, 24, 3).transpose(1, 2), torch.randn(0, 24)]
+    inputs += [torch.randn(1, 24).expand(4, 24), torch.randn(2, 3, 48)[..., ::2], torch.randn(2, 3, 4, 24)]
+    with torch.inference_mode():
+        for one in inputs:
+            found, expected = other(one), stock(one)
+            assert found.shape == expected.shape
+            assert torch.allclose(found, expected, rtol=0, atol=1e-5)
+
+
+def test_only_stock_layers_in_float32_change_where_mkl_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    for slow, dtype, expected in (
+        (True, "float32", OneDnnLinear),
+        (False, "float32", nn.Linear),
+        (True, "bfloat16", nn.Linear),
+    ):
+        monkeypatch.setattr(precision, "has_slow_mkl", lambda device, slow=slow: slow)
+        module = nn.Sequential(nn.Linear(2, 2), Own(2, 2))
+        Precision(dtype).convert(module, CPU)
+        assert [type(layer) for layer in module] == [expected, Own]
+
+
+@pytest.mark.parametrize(
+    ("device", "found", "slow"),
+    [
+        ("cpu", {"avx512_f": True, "cpu_name": "AMD EPYC"}, True),
+        ("cpu", {"avx512_f": False, "cpu_name": "AMD EPYC"}, False),
+        ("cpu", {"avx512_f": True, "cpu_name": "Intel Xeon"}, False),
+        ("cpu", {}, False),
+        ("cuda", {"avx512_f": True, "cpu_name": "AMD EPYC"}, False),
+    ],
+)
+def test_mkl_is_slow_on_amd_with_avx512(device: str, found: dict, slow: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    assert precision.has_slow_mkl(torch.device(device)) is slow
