@@ -2,17 +2,25 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from speechfeat.chunking import Chunking
-from speechfeat.encoders.base import Encoder
+from speechfeat.encoders.base import BaseEncoder, Encoder
 from speechfeat.errors import ParameterError
+from speechfeat.types import Tokens
+
+if TYPE_CHECKING:
+    from speechfeat.encoders.text import TextEncoder
 
 # Lengths, in seconds, that share a batch: odd numbers of samples and frames, and a clip that is mostly padding.
 CLIP_SECONDS = (4.0, 1.0001, 2.5037, 0.3, 3.3333)
 SEAM_SECONDS = 75.0
+
+# Of a word, a sentence, and several in other letters and numbers; the last is repeated beyond what models take.
+TEXTS = ("yes", "How are you?", "She left at 9:45, as she had said.", "Она сказала: 你好, και έφυγε.")
+LONG_TEXT = "The recordings of that winter were lost, and nobody could say when, or by whom. "
 
 
 class Deviation(NamedTuple):
@@ -62,12 +70,20 @@ def test_clips(sample_rate: int, seconds: Sequence[float] = CLIP_SECONDS) -> lis
     return clips
 
 
-def encode_alone(encoder: Encoder, clips: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Features of clips, each run by itself."""
+def test_texts(encoder: "TextEncoder") -> list[np.ndarray]:
+    """Tokens `[N]` of texts, the longest as long as the encoder takes in one window."""
+    longest = int(encoder.windows().length)
+    texts = [*TEXTS, LONG_TEXT * (1 + longest // len(LONG_TEXT.split()))]
+    found = encoder.tokenizer.tokenize(texts)
+    return [one.samples[:longest] for one in found if isinstance(one, Tokens)]
+
+
+def encode_alone(encoder: BaseEncoder, clips: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Features of clips or tokens, each run by itself."""
     return [encoder.encode_prepared([encoder.prepare(clip)], [len(clip)])[0] for clip in clips]
 
 
-def invariance(encoder: Encoder, clips: Sequence[np.ndarray]) -> Deviation:
+def invariance(encoder: BaseEncoder, clips: Sequence[np.ndarray]) -> Deviation:
     """Features in one padded batch, or as a device without batches runs them, against each clip alone."""
     encode = encoder.encode_padded if encoder.backbone.pads else encoder.encode_prepared
     together = encode([encoder.prepare(clip) for clip in clips], [len(clip) for clip in clips])

@@ -1,4 +1,7 @@
-"""`python -m speechfeat.doctor MODEL`: layers, frame grid, and what batches, dtypes and chunks do to the features."""
+"""`python -m speechfeat.doctor MODEL`: layers, frame grid, and what batches, dtypes and chunks do to the features.
+
+With `--text` the model is an encoder of texts, and its tokens stand where the frames stood.
+"""
 
 import argparse
 import json
@@ -7,9 +10,11 @@ from typing import TYPE_CHECKING
 
 from speechfeat.cli import EXIT_FAILED_INPUTS, EXIT_OK, main_with_errors
 from speechfeat.encoders.catalog import DEFAULT_MODEL
+from speechfeat.errors import ParameterError
 
 if TYPE_CHECKING:
     from speechfeat.diagnosis import Deviation
+    from speechfeat.encoders.base import BaseEncoder
 
 LIMIT = 1e-5
 
@@ -31,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument("-l", "--layers", default="penultimate", help="which layers to measure")
     result.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
+    result.add_argument("--text", action="store_true", help="the model is an encoder of texts")
     result.add_argument("--audio", nargs="+", help="recordings to measure with (default: made noise)")
     result.add_argument("--chunk", type=float, default=30.0, help="seconds of a chunk")
     result.add_argument("--overlap", type=float, default=4.0, help="seconds that neighbouring chunks share")
@@ -43,12 +49,14 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; the exit code."""
     options = parser().parse_args(arguments)
-    results, text = _measure(options)
-    print(json.dumps(results) if options.json else text)
+    if options.text and (options.audio or options.short_window):
+        raise ParameterError("--audio and --short-window are for encoders of recordings; drop them, or --text")
+    results, lines = _measure_texts(options) if options.text else _measure_recordings(options)
+    print(json.dumps(results) if options.json else "\n".join(lines))
     return EXIT_OK if results["invariance"]["worst"] < LIMIT else EXIT_FAILED_INPUTS
 
 
-def _measure(options: argparse.Namespace) -> tuple[dict, str]:
+def _measure_recordings(options: argparse.Namespace) -> tuple[dict, list[str]]:
     from speechfeat import diagnosis
     from speechfeat.audio import read_audio
     from speechfeat.chunking import Chunking
@@ -86,17 +94,46 @@ def _measure(options: argparse.Namespace) -> tuple[dict, str]:
         "dtype": diagnosis.deviation(diagnosis.encode_alone(auto, clips), alone),
         "seam": diagnosis.seam(exact, long, chunking),
     }
+    results, lines = _results(exact, auto, measured, "x real time")
+    lines.insert(-2, _line(f"chunks of {options.chunk:g} s, overlap {options.overlap:g} s", measured["seam"]))
+    return results, [describe_layers(exact), *lines]
+
+
+def _measure_texts(options: argparse.Namespace) -> tuple[dict, list[str]]:
+    from speechfeat import diagnosis
+    from speechfeat.encoders.describing import describe_text_layers
+    from speechfeat.encoders.text_loading import load_text_encoder
+
+    exact, auto = (
+        load_text_encoder(
+            options.model, options.layers, device=options.device, dtype=dtype, allow_pickle=options.allow_pickle
+        )
+        for dtype in ("float32", "auto")
+    )
+    texts = diagnosis.test_texts(exact)
+    alone = diagnosis.encode_alone(exact, texts)
+    measured = {
+        "invariance": diagnosis.invariance(exact, texts),
+        "dtype": diagnosis.deviation(diagnosis.encode_alone(auto, texts), alone),
+    }
+    results, lines = _results(exact, auto, measured, "tokens/s")
+    return results, [describe_text_layers(exact), *lines]
+
+
+def _results(
+    exact: "BaseEncoder", auto: "BaseEncoder", measured: "dict[str, Deviation | None]", unit: str
+) -> tuple[dict, list[str]]:
+    """What was measured as JSON values and as lines, the last two of which are speeds."""
     speeds = {encoder.dtype: encoder.measure_speed() for encoder in (exact, auto)}
     lines = [
-        describe_layers(exact),
         f"measured on layers {','.join(map(str, exact.selection.indices))}, {exact.dim} dimensions, {exact.device}:",
         _line("padded into a batch, float32", measured["invariance"]),
         _line(f"{auto.dtype} against float32", measured["dtype"]),
-        _line(f"chunks of {options.chunk:g} s, overlap {options.overlap:g} s", measured["seam"]),
-        *(f"  {dtype}: {speed:.1f} x real time" for dtype, speed in speeds.items()),
+        *(f"  {dtype}: {speed:.1f} {unit}" for dtype, speed in speeds.items()),
     ]
-    results = {name: one._asdict() if one else None for name, one in measured.items()}
-    return {**results, "dtype_name": auto.dtype, "x_real_time": speeds}, "\n".join(lines)
+    values = {name: one._asdict() if one else None for name, one in measured.items()}
+    rate = unit.replace(" ", "_").replace("/s", "_per_second")
+    return {**values, "dtype_name": auto.dtype, rate: speeds}, lines
 
 
 def _repeat(clips: list, num_samples: int):

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 import speechfeat as sf
-from speechfeat import extract
+from speechfeat import doctor, extract
 from speechfeat.extract_text import main
 from tests.families.text import TEXTS
 
@@ -141,6 +141,48 @@ def test_odd_texts_are_done_or_explained(text_checkpoint: Path, tmp_path: Path) 
     assert long.flags == ("chunked",)
     assert long.num_frames == 10_002  # a word of 199 letters is one unknown token
     assert long.offsets[-2].tolist() == [1_019_996, 1_019_999]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_odd_cells_of_tables_are_done_or_explained(suffix: str, text_checkpoint: Path, tmp_path: Path) -> None:
+    texts = {"emoji": "😀🎉", "empty": "", "mixed": "אב a cat, דה the", "nul": "a\0cat", "only": "\0", "spaces": " "}
+    rows = [{"id": id, "text": text} for id, text in texts.items()]
+    source = tmp_path / f"odd.{suffix}"
+    if suffix == "csv":
+        pd.DataFrame(rows).to_csv(source, index=False)
+    else:
+        source.write_text("\n".join(map(json.dumps, [*rows, {"id": "half", "text": "\ud83d"}])))
+    code, _, errors = run(source, "-o", tmp_path / "out", "-m", text_checkpoint, "-q")
+    assert code == 3, errors
+    store = sf.Store(tmp_path / "out")
+    reasons = {failure["id"]: failure["reason"] for failure in store.errors()}
+    failed = {"empty", "spaces"} | ({"half"} if suffix == "jsonl" else set())
+    assert set(reasons) == failed
+    assert set(store.ids) == set(texts) - failed
+    assert all(reason and "\n" not in reason for reason in reasons.values())
+    assert store.frames("mixed").num_frames == 2 + 8
+
+
+def test_a_hundred_thousand_tokens_are_done_whole_or_cut_on_request(text_checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "long.txt").write_text("the cat " * 50_000)
+    common = [str(tmp_path / "long.txt"), "-m", str(text_checkpoint), "-q", "-o"]
+    assert main([*common, str(tmp_path / "whole")]) == 0
+    whole = sf.Store(tmp_path / "whole").frames("00000001")
+    assert (whole.num_frames, whole.flags) == (100_002, ("chunked",))
+    assert main([*common, str(tmp_path / "cut"), "--truncate"]) == 0
+    cut = sf.Store(tmp_path / "cut").frames("00000001")
+    assert (cut.num_frames, cut.flags) == (64, ("truncated",))
+
+
+def test_the_doctor_measures_texts(text_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert doctor.main([str(text_checkpoint), "--text", "-l", "last", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert 0 < found["invariance"]["worst"] < 1e-5
+    assert found["tokens_per_second"]["float32"] > 0
+    assert doctor.main([str(text_checkpoint), "--text"]) == 0
+    assert "tokens/s" in capsys.readouterr().out
+    with pytest.raises(sf.ParameterError, match="for encoders of recordings"):
+        doctor.main([str(text_checkpoint), "--text", "--audio", "a.wav"])
 
 
 def test_speech_and_text_join_by_id(corpus: Path, text_checkpoint: Path, tmp_path: Path) -> None:
