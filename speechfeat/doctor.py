@@ -13,6 +13,8 @@ from speechfeat.encoders.catalog import DEFAULT_MODEL
 from speechfeat.errors import ParameterError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from speechfeat.diagnosis import Deviation
     from speechfeat.encoders.base import BaseEncoder
 
@@ -121,7 +123,7 @@ def _measure_texts(options: argparse.Namespace) -> tuple[dict, list[str]]:
 
 
 def _results(
-    exact: "BaseEncoder", auto: "BaseEncoder", measured: "dict[str, Deviation | None]", unit: str
+    exact: "BaseEncoder", auto: "BaseEncoder", measured: "Mapping[str, Deviation | None]", unit: str
 ) -> tuple[dict, list[str]]:
     """What was measured as JSON values and as lines, the last two of which are speeds."""
     speeds = {encoder.dtype: encoder.measure_speed() for encoder in (exact, auto)}

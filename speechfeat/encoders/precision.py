@@ -6,6 +6,7 @@ under autocast, while norms, the residual stream and everything stored stay in f
 In float32 the products of linear layers are made by oneDNN where MKL, which torch takes them to, is slow at them.
 """
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -95,10 +96,10 @@ class OneDnnLinear(nn.Linear):
 def has_slow_mkl(device: torch.device) -> bool:
     """Whether MKL keeps float32 products from AVX-512 that the processor has, as it does on those of AMD.
 
-    On an EPYC of the Zen 5 kind oneDNN takes 0.42 to 0.47 of MKL's time, from 512 rows on; on the processors of Intel,
-    where MKL has such kernels, it is not measured.
+    There oneDNN takes half of its time (`python -m benchmarks.linear_products`). On processors of Intel MKL has kernels for
+    AVX-512, and oneDNN is not measured.
     """
     if device.type != "cpu" or not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):
         return False
-    found = getattr(torch.cpu, "get_capabilities", dict)()
+    found: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(found.get("avx512_f")) and "AMD" in str(found.get("cpu_name"))

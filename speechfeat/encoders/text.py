@@ -113,8 +113,8 @@ class TextEncoder(BaseEncoder):
 
     backbone: TextBackbone
 
-    # In tokens. Sentences are too short to fill a processor alone; of batches of 512, 1024 and 2048 the first two take
-    # the same time and the last 7 % more (MiniLM, float32), where a block's states leave the cache of the core.
+    # In tokens. Sentences are too short to fill a processor alone; of twice as many the states of a block leave the cache
+    # of a core.
     cpu_batch_seconds = 1024.0
     gpu_batch_seconds = 131072.0
     probe_seconds = 256.0
