@@ -96,8 +96,8 @@ class OneDnnLinear(nn.Linear):
 def has_slow_mkl(device: torch.device) -> bool:
     """Whether MKL keeps float32 products from AVX-512 that the processor has, as it does on those of AMD.
 
-    There oneDNN takes half of its time (`python -m benchmarks.linear_products`). On processors of Intel MKL has kernels for
-    AVX-512, and oneDNN is not measured.
+    There oneDNN takes half of its time (`python -m benchmarks.linear_products`). On processors of Intel, which have all
+    of MKL, oneDNN is not measured.
     """
     if device.type != "cpu" or not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):
         return False

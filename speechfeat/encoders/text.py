@@ -113,7 +113,7 @@ class TextEncoder(BaseEncoder):
 
     backbone: TextBackbone
 
-    # In tokens. Sentences are too short to fill a processor alone; of twice as many the states of a block leave the cache
+    # In tokens. Sentences are too short to fill a processor alone; the states of twice as many tokens leave the cache
     # of a core.
     cpu_batch_seconds = 1024.0
     gpu_batch_seconds = 131072.0
