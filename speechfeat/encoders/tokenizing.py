@@ -101,7 +101,7 @@ class TextTokenizer:
 
 def _tokens(text: str, encoding: Encoding | None) -> Tokens | TextError:
     if encoding is None:
-        return TextError("the text holds bytes that are not UTF-8; save it as UTF-8")
+        return TextError("the text holds bytes that are not UTF-8, or half of a surrogate pair; save it as UTF-8")
     if not text.strip():
         return TextError("the text is empty")
     if not encoding.ids:
