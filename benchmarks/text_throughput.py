@@ -9,7 +9,8 @@ it does not import. The plain loop is transformers with a batch of one. `embed` 
 compared is the time from the first text to the last vector, tokenizing included. Rounds alternate, so that a machine
 that is busy for a while is busy for all. The table shows medians, of texts a second, of how many times faster than the
 first way in the same round (by the clock, and by the time of all processors together, which other work on the machine
-changes less), and the smallest cosine with the vectors of the first way.
+changes less), and the smallest cosine with the vectors of the first way. On a machine that others use, set
+OMP_WAIT_POLICY=PASSIVE: threads of torch that spin while another waits for a core slow all ways by any factor.
 """
 
 import argparse

@@ -96,8 +96,8 @@ def _measure_recordings(options: argparse.Namespace) -> tuple[dict, list[str]]:
         "dtype": diagnosis.deviation(diagnosis.encode_alone(auto, clips), alone),
         "seam": diagnosis.seam(exact, long, chunking),
     }
-    results, lines = _results(exact, auto, measured, "x real time")
-    lines.insert(-2, _line(f"chunks of {options.chunk:g} s, overlap {options.overlap:g} s", measured["seam"]))
+    seam = _line(f"chunks of {options.chunk:g} s, overlap {options.overlap:g} s", measured["seam"])
+    results, lines = _results(exact, auto, measured, "x real time", seam)
     return results, [describe_layers(exact), *lines]
 
 
@@ -123,14 +123,15 @@ def _measure_texts(options: argparse.Namespace) -> tuple[dict, list[str]]:
 
 
 def _results(
-    exact: "BaseEncoder", auto: "BaseEncoder", measured: "Mapping[str, Deviation | None]", unit: str
+    exact: "BaseEncoder", auto: "BaseEncoder", measured: "Mapping[str, Deviation | None]", unit: str, *further: str
 ) -> tuple[dict, list[str]]:
-    """What was measured as JSON values and as lines, the last two of which are speeds."""
+    """What was measured as JSON values and as lines; `further` lines go before the speeds, which are in `unit`."""
     speeds = {encoder.dtype: encoder.measure_speed() for encoder in (exact, auto)}
     lines = [
         f"measured on layers {','.join(map(str, exact.selection.indices))}, {exact.dim} dimensions, {exact.device}:",
         _line("padded into a batch, float32", measured["invariance"]),
         _line(f"{auto.dtype} against float32", measured["dtype"]),
+        *further,
         *(f"  {dtype}: {speed:.1f} {unit}" for dtype, speed in speeds.items()),
     ]
     values = {name: one._asdict() if one else None for name, one in measured.items()}
