@@ -125,6 +125,7 @@ _LAZY = {
     "markdown_table": "experiments.report",
     "match_detections": "spotting",
     "min_dcf": "metrics",
+    "mixup": "regularisation",
     "model_slug": "experiments.features",
     "models_of": "experiments.options",
     "open_corpus": "corpora.opening",
@@ -137,11 +138,13 @@ _LAZY = {
     "plot_spotting": "plots",
     "pooled_head": "heads.estimators",
     "probe_layers": "probing",
+    "read_augmentation": "augmentation",
     "read_results": "experiments.report",
     "read_speakers": "experiments.trials",
     "score_cell": "experiments.report",
     "score_trials": "probing",
     "settings_of": "experiments.options",
+    "spec_augment": "regularisation",
     "spot_keywords": "experiments.listening",
     "stopping": "cli",
     "sweep_rates": "heads.framed",
@@ -164,6 +167,7 @@ __all__ = ["__version__", *_LAZY]  # noqa: PLE0604 - names of the table above
 if TYPE_CHECKING:
     from speechfeat.augmentation import Augmentation as Augmentation
     from speechfeat.augmentation import copies_of as copies_of
+    from speechfeat.augmentation import read_augmentation as read_augmentation
     from speechfeat.chunking import Chunking as Chunking
     from speechfeat.classification import accuracy as accuracy
     from speechfeat.classification import average_recall as average_recall
@@ -284,6 +288,8 @@ if TYPE_CHECKING:
     from speechfeat.probing import probe_layers as probe_layers
     from speechfeat.probing import score_trials as score_trials
     from speechfeat.probing import verify_layers as verify_layers
+    from speechfeat.regularisation import mixup as mixup
+    from speechfeat.regularisation import spec_augment as spec_augment
     from speechfeat.splits import listed_fold as listed_fold
     from speechfeat.splits import make_folds as make_folds
     from speechfeat.spotting import Outcomes as Outcomes

@@ -1,6 +1,8 @@
 """Arguments that the commands share: which recordings, how the encoder is loaded, how a run goes."""
 
 import argparse
+import ast
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +98,29 @@ def add_telling(group: argparse._ArgumentGroup) -> None:
     """Add what is printed."""
     group.add_argument("--json", action="store_true", help="print the summary as JSON on standard output")
     group.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
+
+
+def read_settings(texts: Iterable[str], option: str, example: str) -> dict[str, Any]:
+    """What an option that is given as NAME=VALUE, again and again, was given; numbers and lists as Python has them.
+
+    Args:
+        texts: as given.
+        option: that they were given with, for the error.
+        example: of one, likewise.
+
+    Raises:
+        ParameterError: if one is not of that form.
+    """
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise ParameterError(f"{option} {text!r} must be NAME=VALUE, as in {example}")
+        try:
+            found[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):  # a name, such as balanced
+            found[name] = value
+    return found
 
 
 def check_input(source: str, allowed: str = "a directory, a recording, a list or a manifest") -> None:

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -68,7 +67,7 @@ class Extractor(BaseExtractor):
             "grid": self.encoder.grid.describe(),
             "channel": self.config.channel,
             "chunking": {"length": chunking.length, "overlap": chunking.overlap, "above": chunking.above},
-            **({"augmentation": asdict(self.config.augmentation)} if self.config.augmentation else {}),
+            **({"augmentation": self.config.augmentation.describe()} if self.config.augmentation else {}),
         }
 
     def information(self) -> dict[str, Any]:

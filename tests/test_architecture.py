@@ -12,7 +12,8 @@ LAYERS = [
     ["errors"],
     ["units", "headers", "memory"],
     ["types"],
-    ["augmentation", "decoding", "audio", "chunking", "batching", "layers", "pooling", "manifests", "corpus"],
+    ["decoding", "audio", "chunking", "batching", "layers", "pooling", "manifests", "corpus"],
+    ["effects", "augmentation", "regularisation"],
     ["text_corpus"],
     ["metrics", "classification", "verification", "spotting", "splits", "leaks"],
     ["corpora.base"],
@@ -57,7 +58,7 @@ LAYERS = [
     ["experiments.trials", "experiments.scorers", "experiments.voices"],
     ["experiments.verify", "experiments.mixing", "experiments.spot", "experiments.listening"],
     ["experiments.classify", "experiments.options"],
-    ["extract", "extract_text", "doctor", "predict"],
+    ["augment", "extract", "extract_text", "doctor", "predict"],
 ]
 
 

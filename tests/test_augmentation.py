@@ -1,9 +1,12 @@
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from speechfeat.augmentation import MILD, Augmentation, augmented_copy, copies_of
+from speechfeat.augmentation import FIRST_KINDS, KINDS, MILD, Augmentation, augmented_copy, copies_of, read_augmentation
 from speechfeat.config import ExtractConfig
 from speechfeat.encoders.loading import load_encoder
 from speechfeat.errors import ParameterError
@@ -11,8 +14,9 @@ from speechfeat.extraction import Extractor
 from speechfeat.store import Store
 from speechfeat.types import Utterance
 
-KINDS = ("speed", "mix", "room", "noise", "tilt", "band", "gain")
 NONE = dict.fromkeys(KINDS, 0.0)
+# Of these the samples alone decide.
+FIXED = ("band", "telephone")
 
 
 def tone(hertz: float = 440.0, seconds: float = 1.0) -> np.ndarray:
@@ -36,19 +40,19 @@ def test_each_kind_changes_the_samples_and_is_decided_by_the_generator(kind: str
     one, other, again = (augment(tone(), np.random.default_rng(seed), [tone(300)])[0] for seed in (1, 2, 1))
     assert np.array_equal(one, again)
     assert not np.array_equal(one, tone())
-    # The band is always the same.
-    assert kind == "band" or len(one) != len(other) or not np.array_equal(one, other)
+    assert kind in FIXED or len(one) != len(other) or not np.array_equal(one, other)
     assert one.dtype == np.float32
     assert np.abs(one).max() <= 10
 
 
-def test_speed_is_the_ratio_of_lengths() -> None:
-    samples, speed = Augmentation(**{**NONE, "speed": 1.0})(tone(), np.random.default_rng(3))
+@pytest.mark.parametrize("kind", ["speed", "tempo"])
+def test_speed_is_the_ratio_of_lengths(kind: str) -> None:
+    samples, speed = Augmentation.only(**{kind: 1.0})(tone(), np.random.default_rng(3))
     assert speed != 1
     assert len(samples) == pytest.approx(16000 / speed, abs=1)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "speed"])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("speed", "tempo")])
 def test_only_speed_changes_the_length(kind: str) -> None:
     for length in (15999, 16001, 700):
         samples, _ = Augmentation(**{**NONE, kind: 1.0})(tone()[:length], np.random.default_rng(0), [tone(300)])
@@ -79,12 +83,72 @@ def test_silence_stays_silent_under_noise() -> None:
 
 def test_scaling_multiplies_probabilities_up_to_one() -> None:
     assert Augmentation().scaled(0) == Augmentation(**NONE)
-    assert Augmentation().scaled(100) == Augmentation(**dict.fromkeys(KINDS, 1.0))
+    assert Augmentation().scaled(100) == Augmentation(**dict.fromkeys(FIRST_KINDS, 1.0))
 
 
-def test_a_probability_above_one_is_refused() -> None:
-    with pytest.raises(ParameterError, match=r"noise=1.5 must be a probability"):
-        Augmentation(noise=1.5)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"noise": 1.5}, r"noise=1.5 must be a probability"),
+        ({"noise": "often"}, r"noise='often' must be a probability"),
+        ({"noise_ratio": (20, 10)}, r"noise_ratio=\(20, 10\) must be the lowest and the highest"),
+        ({"noise_ratio": 10}, r"noise_ratio=10 must be a list"),
+        ({"codecs": ("flac",)}, r"codecs=\('flac',\) must be mp3, opus, vorbis"),
+        ({"least_length": 0}, r"least_length=0 must be a share"),
+        ({"seed": -1}, r"seed=-1 must be a whole number"),
+        ({"noise_source": "grey"}, r"noise_source must be coloured, white, pink, babble, or recordings: .*'grey'"),
+        ({"voices": "nowhere"}, r"voices must be recordings: .*'nowhere'"),
+    ],
+)
+def test_a_value_out_of_range_is_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ParameterError, match=message):
+        Augmentation(**options)
+
+
+def test_a_configuration_comes_back_from_json(tmp_path: Path) -> None:
+    augmentation = Augmentation.only(noise=0.5, telephone=1.0, noise_ratio=(5, 10), codecs=("opus",), seed=3)
+    file = tmp_path / "augmentation.json"
+    file.write_text(json.dumps(augmentation.describe()))
+    assert read_augmentation(file) == augmentation
+    file.write_text('{"noyse": 1}')
+    with pytest.raises(ParameterError, match="has no 'noyse'; did you mean 'noise'"):
+        read_augmentation(file)
+    file.write_text("[1]")
+    with pytest.raises(ParameterError, match="must be a JSON object"):
+        read_augmentation(file)
+
+
+def test_options_that_came_later_do_not_change_the_description_of_what_lacks_them() -> None:
+    assert list(Augmentation().describe()) == [*FIRST_KINDS, "sample_rate"]
+    assert list(replace(Augmentation(), codec=0.1).describe()) == [*FIRST_KINDS, "sample_rate", "codec"]
+
+
+def test_options_that_came_later_do_not_change_the_copies_of_what_lacks_them() -> None:
+    # Of equal generators the same is left: kinds that came later draw nothing where they are not asked for.
+    drawn = np.random.default_rng(5)
+    Augmentation.only()(tone(), drawn)
+    by_hand = np.random.default_rng(5)
+    by_hand.random(len(FIRST_KINDS))
+    assert drawn.random() == by_hand.random()
+    plain, seeded = (np.random.default_rng(numbers) for numbers in ([1, 7], [1, 7, Augmentation().seed]))
+    assert plain.random() == seeded.random()
+
+
+def test_another_seed_gives_other_copies_and_the_order_does_not_matter() -> None:
+    copies = copies_of([Utterance(name, name) for name in "abc"], 2)
+    augmentation = Augmentation(telephone=0.5, tempo=0.5, codec=0.5, seed=1)
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda one: augmented_copy(tone(), one, augmentation, 16000), copies))
+    one_by_one = [augmented_copy(tone(), one, augmentation, 16000) for one in reversed(copies)][::-1]
+    assert all(map(np.array_equal, together, one_by_one))
+    others = [augmented_copy(tone(), one, replace(augmentation, seed=2), 16000) for one in copies]
+    assert not any(map(np.array_equal, together, others))
+
+
+def test_a_copy_may_keep_its_whole_length() -> None:
+    (copy,) = copies_of([Utterance("a", "a.wav")], 1)
+    samples = augmented_copy(tone(), copy, Augmentation.only(telephone=1.0, least_length=1.0), 16000)
+    assert len(samples) == len(tone())
 
 
 def test_copies_are_numbered_and_the_same_whenever_they_are_read() -> None:

@@ -11,7 +11,6 @@ import torch
 from transformers import LasrFeatureExtractor, ParakeetCTCConfig
 
 import speechfeat as sf
-from speechfeat.distillation.batches import spec_augment
 from speechfeat.distillation.corpus import read_corpus
 from speechfeat.distillation.model import Student, fold_scale, frame_loss, statistics
 from speechfeat.distillation.students import new_student, save_student
@@ -345,17 +344,6 @@ def test_transcripts_alone_are_enough(manifest: Path, student: Path, tmp_path: P
     row = distil(plan, tmp_path).distiller.history[-1]
     assert row["speaker"] is None
     assert row["ctc"] > 0
-
-
-def test_spec_augment_sets_bands_and_stretches_to_the_mean() -> None:
-    inputs = np.random.default_rng(0).standard_normal((100, 80)).astype(np.float32)
-    masked = spec_augment(inputs, np.random.default_rng(1))
-    changed = masked != inputs
-    assert changed.any()
-    assert np.allclose(masked[changed], inputs.mean())
-    # What is changed is whole bands and whole stretches.
-    bands, stretches = changed.all(axis=0), changed.all(axis=1)
-    assert np.array_equal(changed, bands[None, :] | stretches[:, None])
 
 
 def test_the_rate_rises_and_falls() -> None:

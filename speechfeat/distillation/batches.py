@@ -20,6 +20,7 @@ from speechfeat.batching import plan_batches
 from speechfeat.distillation.data import AudioCache, TeacherFrames
 from speechfeat.encoders.base import Encoder
 from speechfeat.errors import ParameterError
+from speechfeat.regularisation import spec_augment
 
 
 @dataclass(frozen=True)
@@ -245,25 +246,6 @@ class Batches:
 
     def _is_whole(self, example: Example) -> bool:
         return example.duration == self.audio.seconds(example.item)
-
-
-def spec_augment(
-    inputs: np.ndarray, rng: np.random.Generator, num_bands: int = 2, num_stretches: int = 2
-) -> np.ndarray:
-    """Bands and stretches set to the utterance's mean (Park et al., 2019: SpecAugment, without time warping).
-
-    A band is at most a sixth of the dimensions wide, a stretch at most 0.1 of the utterance long.
-
-    Shape:
-        inputs `[N', F]` -> `[N', F]`
-    """
-    result, mean = inputs.copy(), inputs.mean()
-    for axis, count, most in ((1, num_bands, inputs.shape[1] // 6), (0, num_stretches, len(inputs) // 10)):
-        for _ in range(count):
-            width = int(rng.integers(most + 1))
-            first = int(rng.integers(inputs.shape[axis] - width + 1))
-            np.moveaxis(result, axis, 0)[first : first + width] = mean
-    return result
 
 
 def _pad_targets(targets: Sequence[np.ndarray]) -> Tensor:

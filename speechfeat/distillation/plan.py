@@ -228,6 +228,7 @@ class Distillation:
     def _settings(self, student: str) -> dict[str, Any]:
         """What decides the result, by dotted names: the plan, and a digest of what its files hold."""
         plan = json.loads(json.dumps(asdict(self.plan)))
+        plan["batches"]["augmentation"] = self.plan.batches.augmentation.describe()
         for name in ("steps", "minutes"):
             del plan[name]
         del plan["training"]["checkpoint_seconds"]

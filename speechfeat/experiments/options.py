@@ -1,12 +1,12 @@
 """The command line that recipes share."""
 
 import argparse
-import ast
 import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
+from speechfeat.arguments import read_settings
 from speechfeat.corpora.base import Corpus
 from speechfeat.corpora.opening import CORPORA, open_corpus
 from speechfeat.encoders.catalog import DEFAULT_MODEL
@@ -139,16 +139,7 @@ def settings_of(options: argparse.Namespace) -> dict[str, Any]:
     Raises:
         ParameterError: if one is not of the form NAME=VALUE.
     """
-    found: dict[str, Any] = {}
-    for text in options.settings:
-        name, equals, value = text.partition("=")
-        if not (name and equals):
-            raise ParameterError(f"--set {text!r} must be NAME=VALUE, as in epochs=20")
-        try:
-            found[name] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):  # a name, such as balanced
-            found[name] = value
-    return found
+    return read_settings(options.settings, "--set", "epochs=20")
 
 
 def head_options_of(options: argparse.Namespace) -> dict[str, Any]:
