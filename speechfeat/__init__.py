@@ -16,6 +16,10 @@ __version__ = "0.1.0"
 # name -> module that defines it; imported when first used, so that `import speechfeat` needs neither torch nor
 # transformers.
 _LAZY = {
+    "ADAPTATIONS": "heads.adapted",
+    "AdaptationPlan": "experiments.adapting",
+    "AdaptationResult": "experiments.adapting",
+    "AdversarialClassifier": "heads.adversarial",
     "Answers": "experiments.crossval",
     "AudioError": "errors",
     "Augmentation": "augmentation",
@@ -24,6 +28,7 @@ _LAZY = {
     "CORPORA": "corpora.opening",
     "Chunking": "chunking",
     "Classification": "experiments.classify",
+    "Coral": "adaptation",
     "Corpus": "corpora.base",
     "CorpusFeatures": "experiments.features",
     "DetCurve": "metrics",
@@ -51,6 +56,7 @@ _LAZY = {
     "Leak": "leaks",
     "LeakReport": "leaks",
     "Listening": "detection",
+    "MeanVariance": "adaptation",
     "ModelError": "errors",
     "Outcomes": "spotting",
     "POOLED_KINDS": "heads.estimators",
@@ -76,6 +82,7 @@ _LAZY = {
     "TextExtractor": "text_extraction",
     "TextFeatures": "text_features",
     "Trials": "experiments.trials",
+    "UNLABELLED": "heads.adversarial",
     "Utterance": "types",
     "Verification": "experiments.verify",
     "VerificationPlan": "experiments.trials",
@@ -92,6 +99,7 @@ _LAZY = {
     "classification_of": "experiments.options",
     "classification_parser": "experiments.options",
     "command_line": "experiments.options",
+    "compare_adaptations": "experiments.adapting",
     "confusion_matrix": "classification",
     "copies_of": "augmentation",
     "corpus_features": "experiments.features",
@@ -141,6 +149,7 @@ _LAZY = {
     "read_augmentation": "augmentation",
     "read_results": "experiments.report",
     "read_speakers": "experiments.trials",
+    "reverse_gradient": "heads.adversarial",
     "score_cell": "experiments.report",
     "score_trials": "probing",
     "settings_of": "experiments.options",
@@ -149,6 +158,7 @@ _LAZY = {
     "stopping": "cli",
     "sweep_rates": "heads.framed",
     "top_k_accuracy": "classification",
+    "train_adapted_head": "heads.adapted",
     "train_angular_head": "heads.angular",
     "train_detector": "detectors",
     "train_frame_head": "heads.framed",
@@ -165,6 +175,8 @@ _LAZY = {
 __all__ = ["__version__", *_LAZY]  # noqa: PLE0604 - names of the table above
 
 if TYPE_CHECKING:
+    from speechfeat.adaptation import Coral as Coral
+    from speechfeat.adaptation import MeanVariance as MeanVariance
     from speechfeat.augmentation import Augmentation as Augmentation
     from speechfeat.augmentation import copies_of as copies_of
     from speechfeat.augmentation import read_augmentation as read_augmentation
@@ -203,6 +215,9 @@ if TYPE_CHECKING:
     from speechfeat.errors import SpeechfeatError as SpeechfeatError
     from speechfeat.errors import StoreError as StoreError
     from speechfeat.errors import TextError as TextError
+    from speechfeat.experiments.adapting import AdaptationPlan as AdaptationPlan
+    from speechfeat.experiments.adapting import AdaptationResult as AdaptationResult
+    from speechfeat.experiments.adapting import compare_adaptations as compare_adaptations
     from speechfeat.experiments.classify import Classification as Classification
     from speechfeat.experiments.crossval import Answers as Answers
     from speechfeat.experiments.crossval import HeadPlan as HeadPlan
@@ -251,6 +266,11 @@ if TYPE_CHECKING:
     from speechfeat.extraction import embed as embed
     from speechfeat.extraction import extract_features as extract_features
     from speechfeat.features import SpeechFeatures as SpeechFeatures
+    from speechfeat.heads.adapted import ADAPTATIONS as ADAPTATIONS
+    from speechfeat.heads.adapted import train_adapted_head as train_adapted_head
+    from speechfeat.heads.adversarial import UNLABELLED as UNLABELLED
+    from speechfeat.heads.adversarial import AdversarialClassifier as AdversarialClassifier
+    from speechfeat.heads.adversarial import reverse_gradient as reverse_gradient
     from speechfeat.heads.angular import train_angular_head as train_angular_head
     from speechfeat.heads.base import Head as Head
     from speechfeat.heads.base import HeadRecord as HeadRecord

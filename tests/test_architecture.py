@@ -15,7 +15,7 @@ LAYERS = [
     ["decoding", "audio", "chunking", "batching", "layers", "pooling", "manifests", "corpus"],
     ["effects", "augmentation", "regularisation"],
     ["text_corpus"],
-    ["metrics", "classification", "verification", "spotting", "splits", "leaks"],
+    ["metrics", "classification", "verification", "spotting", "splits", "leaks", "adaptation"],
     ["corpora.base"],
     [
         "corpora.named",
@@ -46,6 +46,7 @@ LAYERS = [
     ["cli", "arguments", "progress", "reporting"],
     ["heads.binding", "heads.base"],
     ["heads.classifiers", "heads.estimators", "heads.states", "heads.examples", "heads.choosing", "heads.pooled"],
+    ["heads.adversarial", "heads.adapted"],
     ["heads.episodes"],
     ["heads.modules", "heads.networks", "heads.batches", "heads.holdout", "heads.objectives", "heads.fitting"],
     ["heads.material"],
@@ -56,7 +57,7 @@ LAYERS = [
     ["distillation.plan"],
     ["experiments.features", "experiments.protocol", "experiments.crossval", "experiments.report"],
     ["experiments.trials", "experiments.scorers", "experiments.voices"],
-    ["experiments.verify", "experiments.mixing", "experiments.spot", "experiments.listening"],
+    ["experiments.adapting", "experiments.verify", "experiments.mixing", "experiments.spot", "experiments.listening"],
     ["experiments.classify", "experiments.options"],
     ["augment", "extract", "extract_text", "doctor", "predict"],
 ]

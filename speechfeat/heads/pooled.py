@@ -1,7 +1,7 @@
 """Heads on embeddings: scikit-learn classifiers, bound to the features they were trained on."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from sklearn.pipeline import Pipeline
@@ -9,9 +9,9 @@ from sklearn.pipeline import Pipeline
 from speechfeat.errors import ModelError, ParameterError
 from speechfeat.heads.base import Head, HeadRecord, describe_training
 from speechfeat.heads.binding import Binding
-from speechfeat.heads.choosing import plan_layers
-from speechfeat.heads.estimators import CLASSIFIER, pooled_head
-from speechfeat.heads.examples import Column, read_examples
+from speechfeat.heads.choosing import LayerPlan, plan_layers
+from speechfeat.heads.estimators import CLASSIFIER, TunedClassifier, pooled_head
+from speechfeat.heads.examples import Column, Examples, read_examples
 from speechfeat.heads.states import describe_pipeline, plain, restore_pipeline
 from speechfeat.layers import Layers
 from speechfeat.store import Store
@@ -58,7 +58,7 @@ class PooledHead(Head):
             )
         if not len(values):
             return np.zeros((0, len(self.record.classes)))
-        return self.pipeline.predict_proba(_side_by_side(values))
+        return self.pipeline.predict_proba(side_by_side(values))
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What `save` writes beside the record."""
@@ -114,32 +114,93 @@ def train_pooled_head(
     """
     estimator = pooled_head(kind, folds=folds, seed=seed, **options)
     given = {name: plain(name, value) for name, value in options.items()}
+    material = gather_embeddings(store, labels, ids=ids, groups=groups, layers=layers, task=task, seed=seed)
+    return fit_pooled_head(estimator, kind, material, {"folds": folds, "seed": seed, **given})
+
+
+class PooledMaterial(NamedTuple):
+    """What a head on embeddings is trained on.
+
+    Attributes:
+        store: that has the embeddings.
+        examples: utterances, labels, groups.
+        plan: of the layers.
+        binding: of the features.
+        values: `[n, L * D']` float32, layers side by side.
+    """
+
+    store: Store
+    examples: Examples
+    plan: LayerPlan
+    binding: Binding
+    values: np.ndarray
+
+
+def gather_embeddings(
+    store: Store,
+    labels: Column,
+    *,
+    ids: Sequence[str] | None = None,
+    groups: Column | None = None,
+    layers: Layers | None = None,
+    task: str | None = None,
+    seed: int = 0,
+) -> PooledMaterial:
+    """Read what a head is trained on; takes and raises what `train_pooled_head` does."""
     examples = read_examples(store, labels, ids, groups, task)
     plan = plan_layers(store, examples, layers, seed=seed)
     binding = Binding.of(store, plan.layers)
-    values = _side_by_side(binding.embeddings(store, examples.ids))
+    values = side_by_side(binding.embeddings(store, examples.ids))
+    return PooledMaterial(store, examples, plan, binding, values)
+
+
+def fit_pooled_head(
+    estimator: TunedClassifier, kind: str, material: PooledMaterial, told: Mapping[str, Any]
+) -> PooledHead:
+    """Fit a classifier of `pooled_head` and bind it to the features.
+
+    Args:
+        estimator: not fitted yet.
+        kind: that it is of.
+        material: to fit it on.
+        told: options for the record.
+
+    Raises:
+        ParameterError: if an option is out of range, or there are too few examples for this kind.
+    """
+    values, examples = material.values, material.examples
     try:
         estimator.fit(values, examples.codes, examples.groups)
     except ParameterError:
         raise
     except ValueError as error:  # scikit-learn's, of an option out of range or too few examples for this kind
         raise ParameterError(f"cannot train a {kind!r} head on {len(values)} utterances: {error}") from error
-    pipeline = estimator.best_estimator_
+    options = {
+        **told,
+        **material.plan.options,
+        "chosen": _named(estimator.best_params_),
+        "search": [{**_named(params), estimator.metric: score} for params, score in estimator.scores_],
+    }
+    return bind_pipeline(estimator.best_estimator_, kind, material, options)
+
+
+def bind_pipeline(pipeline: Pipeline, kind: str, material: PooledMaterial, options: Mapping[str, Any]) -> PooledHead:
+    """A head of a fitted pipeline.
+
+    Args:
+        pipeline: fitted on embeddings and on the places of classes.
+        kind: of the head.
+        material: that it was fitted on.
+        options: for the record.
+    """
+    examples = material.examples
     record = HeadRecord(
         kind,
         examples.task,
         examples.classes,
-        binding,
-        {
-            "folds": folds,
-            "seed": seed,
-            **given,
-            **plan.options,
-            "chosen": _named(estimator.best_params_),
-            "search": [{**_named(params), estimator.metric: score} for params, score in estimator.scores_],
-            "pipeline": describe_pipeline(pipeline)[0],
-        },
-        describe_training(store, examples.ids, examples.labels),
+        material.binding,
+        {**options, "pipeline": describe_pipeline(pipeline)[0]},
+        describe_training(material.store, examples.ids, examples.labels),
     )
     return PooledHead(record, pipeline)
 
@@ -148,6 +209,6 @@ def _named(params: dict[str, Any]) -> dict[str, Any]:
     return {name.removeprefix(f"{CLASSIFIER}__"): plain(name, value) for name, value in params.items()}
 
 
-def _side_by_side(embeddings: np.ndarray) -> np.ndarray:
+def side_by_side(embeddings: np.ndarray) -> np.ndarray:
     """`[n, L * D']` float32: the same numbers whatever precision the embeddings come in."""
     return np.asarray(embeddings, np.float32).reshape(len(embeddings), -1)
