@@ -36,6 +36,14 @@ def read_arguments() -> argparse.Namespace:
     group.add_argument("--copies", type=int, default=2, help="augmented, of each utterance (%(default)s)")
     group.add_argument("--labelled", type=float, default=0.5, help="share of the training utterances (%(default)s)")
     group.add_argument("--head", default="logistic", help=f"{', '.join(sf.POOLED_KINDS)} (%(default)s)")
+    group.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="head_options",
+        metavar="NAME=VALUE",
+        help="of the head, as in C=0.01",
+    )
     group.add_argument("-l", "--layers", default="auto", help="auto: the best on the clean training data; 7; 0,4")
     group.add_argument("--split", default="auto", help="official, logo, group-k, k, or LABEL=VALUE,VALUE (%(default)s)")
     group.add_argument("--folds", type=int, default=5, help="of group-k and k (%(default)s)")
@@ -50,6 +58,7 @@ def plan_of(options: argparse.Namespace) -> sf.AdaptationPlan:
         copies=options.copies,
         labelled=options.labelled,
         kind=options.head,
+        options=sf.read_settings(options.head_options, "--set", "C=0.01"),
         layers=options.layers,
         seed=options.seed,
         **degraded,

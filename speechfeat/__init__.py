@@ -148,6 +148,7 @@ _LAZY = {
     "probe_layers": "probing",
     "read_augmentation": "augmentation",
     "read_results": "experiments.report",
+    "read_settings": "arguments",
     "read_speakers": "experiments.trials",
     "reverse_gradient": "heads.adversarial",
     "score_cell": "experiments.report",
@@ -177,6 +178,7 @@ __all__ = ["__version__", *_LAZY]  # noqa: PLE0604 - names of the table above
 if TYPE_CHECKING:
     from speechfeat.adaptation import Coral as Coral
     from speechfeat.adaptation import MeanVariance as MeanVariance
+    from speechfeat.arguments import read_settings as read_settings
     from speechfeat.augmentation import Augmentation as Augmentation
     from speechfeat.augmentation import copies_of as copies_of
     from speechfeat.augmentation import read_augmentation as read_augmentation

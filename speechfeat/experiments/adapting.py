@@ -54,6 +54,7 @@ class AdaptationPlan:
         labelled: share of the training utterances, even over classes, that are the labelled source; the others, made
             worse and without their labels, are the target that is adapted to. No recording is in both.
         kind: of the heads, one of `POOLED_KINDS`; adversarial ones are networks.
+        options: of the heads, see `pooled_head`.
         layers: "auto" chooses, in each fold, the one that tells most on the source, for all rows alike; else as for
             `train_head`.
         seed: of everything that is drawn.
@@ -67,6 +68,7 @@ class AdaptationPlan:
     copies: int = 2
     labelled: float = 0.5
     kind: str = "logistic"
+    options: Mapping[str, Any] = field(default_factory=dict)
     layers: Any = "auto"
     seed: int = 0
 
@@ -252,7 +254,7 @@ class _Fold(NamedTuple):
         yield CLEAN, plain, lambda ids: (self.domains.clean, ids)
         yield NONE, plain, self._degraded
         for method in ("mean-variance", "coral"):
-            yield method, self._adapt(method, self.plan.kind), self._degraded
+            yield method, self._adapt(method, self.plan.kind, **self.plan.options), self._degraded
         yield UNOPPOSED, self._adapt(ADVERSARIAL, strength=0.0), self._degraded
         yield ADVERSARIAL, self._adapt(ADVERSARIAL), self._degraded
         for name, store in self.domains.augmented.items():
@@ -276,6 +278,7 @@ class _Fold(NamedTuple):
             groups=None if groups is None else [groups[place % len(groups)] for place in there],
             layers=self.layers,
             seed=self.plan.seed,
+            **self.plan.options,
         )
 
     def _adapt(self, method: str, kind: str | None = None, **options: Any) -> Head:
