@@ -42,7 +42,7 @@ def read_arguments() -> argparse.Namespace:
         default=[],
         dest="head_options",
         metavar="NAME=VALUE",
-        help="of the head, as in C=0.01",
+        help="of the head, such as C=0.01",
     )
     group.add_argument("-l", "--layers", default="auto", help="auto: the best on the clean training data; 7; 0,4")
     group.add_argument("--split", default="auto", help="official, logo, group-k, k, or LABEL=VALUE,VALUE (%(default)s)")

@@ -136,6 +136,34 @@ def test_layers_are_probed_on_every_task(manifest: Path, tmp_path: Path) -> None
     assert "**" in done.stdout
 
 
+def test_adaptation_is_compared_with_augmentation(manifest: Path, tmp_path: Path) -> None:
+    options = ("--corpus", "manifest", "--root", manifest, "--label", "word", "--group", "speaker", "-m", "mfcc", "-q")
+    command = ("domain_adaptation", *options, "-o", tmp_path, "--set", "C=0.01", "--copies", "1")
+    first = run(*command)
+    assert first.returncode == 0, first.stderr
+    results = json.loads((tmp_path / "results.json").read_text())
+    found = results["models"]["mfcc"]
+    methods = ["no shift", "none", "mean-variance", "coral", "adversarial, strength 0", "adversarial"]
+    methods += ["augmentation, general", "augmentation, matched", "ceiling"]
+    assert list(found["scores"]) == methods
+    assert set(found["gains"]) == {*methods} - {"none"}
+    assert found["scores"]["no shift"]["score"] > 0.9
+    answers = pd.read_csv(tmp_path / "mfcc" / "answers.csv")
+    assert len(answers) == 48
+    for name, score in found["scores"].items():
+        assert np.mean(answers["label"] == answers[name]) == pytest.approx(score["score"])
+        assert score["low"] <= score["score"] <= score["high"]
+        assert f"| {name} | " in first.stdout
+        if name != "none":
+            gain = score["score"] - found["scores"]["none"]["score"]
+            assert found["gains"][name]["score"] == pytest.approx(gain)
+    assert results["augmentations"]["degraded"]["noise_ratio"] == [10, 10]
+    assert "domain_adaptation.py" in (tmp_path / "report.md").read_text()
+    changed = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.parquet")}
+    assert run(*command).stdout == first.stdout
+    assert changed == {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.parquet")}
+
+
 def test_a_mistake_is_one_sentence(manifest: Path, tmp_path: Path) -> None:
     done = run("emotion", "--corpus", "manifest", "--root", manifest, "-o", tmp_path / "out", "-q")
     assert done.returncode == 2
@@ -160,6 +188,12 @@ WORD = ("--corpus", "manifest", "--root", "{manifest}", "--label", "word")
         ("keyword_spotting", (*WORD, "--group", "speaker", "--sweep"), "--sweep is for heads on frames"),
         ("keyword_spotting", (*WORD, "--split", "part=test", "--tta", "-1"), "copies=-1 must be at least 0"),
         ("layer_probe", ("--task", "fsdd"), "must be CORPUS:ROOT"),
+        ("domain_adaptation", (*WORD, "--group", "speaker", "--labelled", "1"), "labelled=1.0 must be a share"),
+        ("domain_adaptation", (*WORD, "--group", "speaker", "--copies", "0"), "copies=0 must be at least 1"),
+        ("domain_adaptation", (*WORD, "--group", "speaker", "--degraded", "no.json"), "'no.json' cannot be read"),
+        ("domain_adaptation", (*WORD, "--group", "speaker", "--metric", "eer"), "metric='eer' is not known"),
+        ("domain_adaptation", (*WORD, "--group", "speaker", "--head", "lstm"), "unknown kind of head 'lstm'"),
+        ("domain_adaptation", (*WORD, "--split", "k", "--group", "speaker"), "has speakers on both sides"),
     ],
 )
 def test_a_bad_call_is_refused_before_anything_is_extracted(
