@@ -157,19 +157,18 @@ def compare_adaptations(
     check_leaks(corpus, corpus.utterances, protocol, allowed=allow_leaks)
     domains = _Domains.extract(corpus, kept, model, chosen, pool=pool, **extraction)
     protocol = make_protocol(domains.corpus, domains.corpus.utterances, split, k=k, seed=chosen.seed)
-    parts, layers = [], []
+    values, parts, layers = domains.corpus.values(), [], []
     bar = tqdm(protocol.folds, unit="fold", desc=f"{model}: adaptation", disable=extraction.get("quiet"))
     for number, (train, test) in enumerate(bar):
-        fold = _Fold.of(domains, protocol, train, chosen)
-        layers.append(fold.layers)
+        heads = list(_Fold.of(domains, protocol, train, chosen).heads())
+        layers.append(heads[0][1].record.binding.layers)
         ids = [domains.corpus.utterances[row].id for row in test]
-        told = {name: _answer(head, *where(ids)) for name, head, where in fold.heads()}
-        labels = [domains.corpus.values()[row] for row in test]
-        parts.append(pd.DataFrame({"id": ids, "row": test, "fold": number, "label": labels, **told}))
+        told = {name: _answer(head, *where(ids)) for name, head, where in heads}
+        parts.append(pd.DataFrame({"id": ids, "fold": number, "label": [values[row] for row in test], **told}))
     answers = pd.concat(parts, ignore_index=True)
-    groups = None if protocol.groups is None else np.array(protocol.groups)[answers.pop("row")]
-    methods = [name for name in answers if name not in ("id", "row", "fold", "label")]
-    return AdaptationResult(protocol, metric, *_scored(answers, methods, groups, METRICS[metric]), layers, answers)
+    tested = np.concatenate([test for _, test in protocol.folds])
+    groups = None if protocol.groups is None else np.array(protocol.groups)[tested]
+    return AdaptationResult(protocol, metric, *_scored(answers, list(told), groups, METRICS[metric]), layers, answers)
 
 
 class _Domains(NamedTuple):
@@ -225,7 +224,7 @@ class _Fold(NamedTuple):
     labels: list[str]
     groups: list[str] | None
     target: list[str]
-    layers: tuple[int, ...]
+    layers: Any
 
     @classmethod
     def of(cls, domains: _Domains, protocol: Protocol, train: np.ndarray, plan: AdaptationPlan) -> "_Fold":
@@ -269,13 +268,14 @@ class _Fold(NamedTuple):
     def _train(self, store: Store, ids: list[str]) -> Head:
         """A head on utterances of the source, or on them and copies of them in their order, again and again."""
         there = [place for place, key in enumerate(ids) if key in store]
-        labels, groups = self.labels, self.groups
+        # Without groups, an utterance and its copies are one: they are not to be on both sides of a choice.
+        labels, groups = self.labels, self.groups or self.source
         return train_pooled_head(
             store,
             [labels[place % len(labels)] for place in there],
             self.plan.kind,
             ids=[ids[place] for place in there],
-            groups=None if groups is None else [groups[place % len(groups)] for place in there],
+            groups=[groups[place % len(groups)] for place in there],
             layers=self.layers,
             seed=self.plan.seed,
             **self.plan.options,
