@@ -11,6 +11,7 @@ import torch
 from transformers import LasrFeatureExtractor, ParakeetCTCConfig
 
 import speechfeat as sf
+from speechfeat.augmentation import FIRST_KINDS
 from speechfeat.distillation.corpus import read_corpus
 from speechfeat.distillation.model import Student, fold_scale, frame_loss, statistics
 from speechfeat.distillation.students import new_student, save_student
@@ -114,6 +115,12 @@ def test_another_plan_in_the_same_directory_is_refused(
         sf.Distillation(make_plan(manifest, student, held_out=0.3), out, "cpu", tell=lambda _: None)
     with pytest.raises(sf.ParameterError, match=r"other settings .*steps: 6 there, 7 now"):
         sf.Distillation(make_plan(manifest, student, steps=7), out, "cpu", tell=lambda _: None)
+
+
+def test_options_of_the_augmentation_that_came_later_make_no_other_plan(undisturbed: sf.Distillation) -> None:
+    settings = json.loads((undisturbed.out / "plan.json").read_text())["settings"]
+    named = {name.rpartition(".")[2] for name in settings if ".augmentation." in name}
+    assert named == {*FIRST_KINDS, "sample_rate"}
 
 
 def test_losses_fall(manifest: Path, student: Path, tmp_path: Path) -> None:
