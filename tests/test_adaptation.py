@@ -127,6 +127,7 @@ def test_what_is_learnt_tells_the_classes_of_the_source(classes: int) -> None:
         ({}, [0, 0, -1, -1], "1 classes and 2 rows of the target"),
         ({"strength": -1}, [0, 1, -1, -1], "strength=-1 must be at least 0"),
         ({"steps": 0}, [0, 1, -1, -1], "steps=0 must be at least 1"),
+        ({"learning_rate": 1e9, "steps": 20}, [0, 1, -1, -1], "the loss became nan; use a learning_rate below"),
         ({"learning_rate": 0}, [0, 1, -1, -1], "learning_rate=0 must be above 0"),
     ],
 )

@@ -97,7 +97,8 @@ class AdversarialClassifier(ClassifierMixin, BaseEstimator):
             y: `[n]`, whole numbers: classes of the source, `UNLABELLED` for rows of the target.
 
         Raises:
-            ParameterError: if a parameter is out of range, there are not two classes, or nothing is of the target.
+            ParameterError: if a parameter is out of range, there are not two classes, nothing is of the target, or the
+                loss diverges.
         """
         self._check()
         values, labels = validate_data(self, X, y, dtype=np.float32)
@@ -161,6 +162,8 @@ class AdversarialClassifier(ClassifierMixin, BaseEstimator):
             loss.backward()
             optimizer.step()
             schedule.step()
+        if not torch.isfinite(loss):
+            raise ParameterError(f"the loss became {loss.item()}; use a learning_rate below {self.learning_rate}")
 
 
 class _Branches(nn.Module):
