@@ -60,10 +60,10 @@ def main(arguments: list[str] | None = None) -> int:
     options = command.parse_args(arguments)
     if options.input is None:
         command.error("give a directory, recording, list or manifest to take recordings from")
+    check_input(options.input)
     augmentation = _augmentation(options)
     if options.preview < 1:
         raise ParameterError(f"--preview {options.preview} must be at least 1")
-    check_input(options.input)
     suffixes = options.ext.split(",") if options.ext else None
     utterances = discover(options.input, suffixes=suffixes, root=options.root)
     # All over the corpus, not the first speaker alone.

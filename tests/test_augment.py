@@ -51,6 +51,11 @@ def test_a_recording_that_cannot_be_read_is_told(
     assert len(list((tmp_path / "out").glob("*-1.wav"))) == 11
 
 
+def test_what_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ParameterError, match="no such input: 'nowhere'"):
+        main(["nowhere", "-o", str(tmp_path / "out")])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
