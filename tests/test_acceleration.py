@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from speechfeat.encoders import compiling
-from speechfeat.encoders.base import Backbone
+from speechfeat.encoders.base import Backbone, Encoder
 from speechfeat.encoders.flights import pool_states
 from speechfeat.encoders.precision import Precision
 from speechfeat.pooling import POOLS, pool_frames
@@ -25,13 +25,13 @@ def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiling, "_is_off", True)
 
 
-def accelerated(case: Case, monkeypatch: pytest.MonkeyPatch) -> object:
-    """The encoder of a case with the modules that half precision on a GPU gets, in float32 on a CPU."""
+def accelerated(case: Case, for_device: str, monkeypatch: pytest.MonkeyPatch) -> Encoder:
+    """The encoder of a case with the modules that half precision on a device gets, in float32 on a CPU."""
     convert = Precision.convert
 
-    def convert_and_accelerate(self: Precision, module: torch.nn.Module) -> None:
-        convert(self, module)
-        backbones[-1].accelerate()
+    def convert_and_accelerate(self: Precision, module: torch.nn.Module, device: torch.device) -> None:
+        convert(self, module, device)
+        backbones[-1].accelerate(torch.device(for_device))
 
     backbones: list[Backbone] = []
     construct = Backbone.__init__
@@ -47,11 +47,12 @@ def accelerated(case: Case, monkeypatch: pytest.MonkeyPatch) -> object:
 
 
 @pytest.mark.usefixtures("uncompiled")
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("case", ACCELERATED, ids=lambda case: case.name)
-def test_faster_modules_compute_the_same(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_faster_modules_compute_the_same(case: Case, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     clips = speech_like(*LENGTHS)
     stock = encode_together(case.encoder("all"), clips)
-    for found, expected in zip(encode_together(accelerated(case, monkeypatch), clips), stock, strict=True):
+    for found, expected in zip(encode_together(accelerated(case, device, monkeypatch), clips), stock, strict=True):
         assert np.abs(found - expected).max() / expected.std() < 1e-4
 
 

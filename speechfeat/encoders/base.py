@@ -93,8 +93,8 @@ class Backbone:
         """What decides the features beside the weights, as JSON values."""
         return {}
 
-    def accelerate(self) -> None:
-        """Replace modules by faster ones that compute the same, for half precision on a GPU."""
+    def accelerate(self, device: torch.device) -> None:
+        """Replace modules by ones that compute the same and are faster on a device in half precision."""
 
     def mask(self, inputs: Tensor) -> Tensor | None:
         """Attention mask `[B, N]` over the inputs, 1 where valid; None where nothing is padded."""
@@ -150,8 +150,8 @@ class BaseEncoder:
         backbone.module.eval().requires_grad_(False)
         self.precision.convert(backbone.module, self.device)
         backbone.module.to(self.device)
-        if self.device.type == "cuda" and self.precision.name != "float32":
-            backbone.accelerate()
+        if self.precision.name != "float32":
+            backbone.accelerate(self.device)
         self._taps = LayerTaps(backbone.blocks, backbone.final_norm, self.selection, backbone.layout)
         self.dim = self._measure_dim()
 

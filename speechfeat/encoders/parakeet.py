@@ -59,9 +59,9 @@ class FastConformerBackbone(Backbone):
         del sizes
         return self.module(inputs, attention_mask=self.mask(inputs), **self.options)
 
-    def accelerate(self) -> None:
-        """Fused attention, convolutions on `[B, T, C]`, compiled blocks, for Parakeet's own."""
-        if not isinstance(self.module, ParakeetEncoder):
+    def accelerate(self, device: torch.device) -> None:
+        """On a GPU fused attention, convolutions on `[B, T, C]`, compiled blocks, for Parakeet's own."""
+        if device.type == "cpu" or not isinstance(self.module, ParakeetEncoder):
             return
         for block in self.blocks:
             convs: Any = block.conv

@@ -137,11 +137,11 @@ class BlockedGroupConv(nn.Module):
 
     A block of outputs sees a block of inputs a kernel longer; the matrix between them has the kernel along its
     diagonals. With a kernel of 128 and blocks of 16 one product in eight is with zero, and still it is several times as
-    fast as convolving group by group, as cuDNN does.
+    fast in 16 bits as convolving group by group, as cuDNN does, and in blocks of 4 twice as fast as oneDNN on a CPU.
 
     Args:
         conv: with a stride of 1 and as many channels in as out.
-        block: outputs that are computed together.
+        block: outputs that are computed together; larger ones need fewer windows and larger matrices.
 
     Shape:
         `[B, C, T]` -> `[B, C, T']`

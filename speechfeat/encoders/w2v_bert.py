@@ -58,9 +58,9 @@ class FilterBankBackbone(Backbone):
             if hasattr(layer.self_attn, "distance_embedding"):
                 layer.self_attn = RelativeKeyAttention(layer.self_attn)
 
-    def accelerate(self) -> None:
-        """Convolutions on `[B, T, C]` and compiled blocks, for w2v-BERT 2.0."""
-        if self.module.config.model_type != "wav2vec2-bert":
+    def accelerate(self, device: torch.device) -> None:
+        """On a GPU convolutions on `[B, T, C]` and compiled blocks, for w2v-BERT 2.0."""
+        if device.type == "cpu" or self.module.config.model_type != "wav2vec2-bert":
             return
         for block in self.blocks:
             convs: Any = block.conv_module

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.masking_utils import create_bidirectional_mask
@@ -93,15 +94,14 @@ class WaveformBackbone(SampleBackbone):
         if squeezed:
             self._mask_squeezed_frames(model)
 
-    def accelerate(self) -> None:
-        """Convolutions on `[B, T, C]`, packed or fused attention, compiled blocks."""
+    def accelerate(self, device: torch.device) -> None:
+        """Positional convolutions as matrix products; on a GPU all convolutions, faster attention, compiled blocks."""
         model = self.module
+        is_cpu = device.type == "cpu"
+        self._multiply_position_convs(block=4 if is_cpu else 16)
+        if is_cpu:
+            return
         model.feature_extractor = TimeMajorFrontEnd(model.feature_extractor, self.padding)
-        for embedding in model.encoder.modules():
-            conv = getattr(embedding, "conv", None)
-            if "PositionalConv" in type(embedding).__name__ and isinstance(conv, nn.Conv1d) and conv.stride == (1,):
-                embedding.conv = BlockedGroupConv(conv)
-                zero_padding_before(embedding.conv, self.padding, depth=len(model.config.conv_kernel))
         kind = model.config.model_type
         if kind == "wav2vec2-conformer":
             for block in self.blocks:
@@ -114,6 +114,13 @@ class WaveformBackbone(SampleBackbone):
             pack_blocks(self.blocks, packing)
             self.layout = packing.unpack
         fuse_blocks(self.blocks)
+
+    def _multiply_position_convs(self, block: int) -> None:
+        for embedding in self.module.encoder.modules():
+            conv = getattr(embedding, "conv", None)
+            if "PositionalConv" in type(embedding).__name__ and isinstance(conv, nn.Conv1d) and conv.stride == (1,):
+                embedding.conv = BlockedGroupConv(conv, block)
+                zero_padding_before(embedding.conv, self.padding, depth=len(self.module.config.conv_kernel))
 
     def _accelerate_conformer(self, block: Any) -> None:
         convs = block.conv_module
