@@ -40,6 +40,8 @@ GREY = (0.8, 0.8, 0.8)
 MOST_POINTS = 2000
 # Noise directions slow t-SNE down and blur it; its authors keep so many principal components.
 PRINCIPAL = 50
+# Points of a training's losses, each the mean of several steps where there are more.
+MOST_LOSSES = 200
 RATES = (0.0001, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9)
 
 File = str | os.PathLike[str]
@@ -279,6 +281,36 @@ def plot_spotting(curves: Mapping[str, SpottingCurve], file: File, *, most: floa
     axes.set(xlabel="false alarms per hour", ylabel="keywords missed (%)", xlim=(0, most), ylim=(-2, 102))
     axes.grid(color=GREY, linewidth=0.5)
     _legend(axes, handles, list(curves), beside=len(curves) > 6)
+    return _save(figure, file)
+
+
+def plot_training(rows: Sequence[Mapping[str, Any]], metric: str, file: File) -> Figure:
+    """The loss of a training over its steps, smoothed, and the validation score.
+
+    Args:
+        rows: with step, loss and score, the last two None where there is none.
+        metric: what the scores are.
+        file: to write.
+
+    Raises:
+        ParameterError: if there is no row, or the suffix of the file is not known.
+        StoreError: if the disk refuses.
+    """
+    losses = np.array([(row["step"], row["loss"]) for row in rows if row["loss"] is not None], np.float64)
+    scores = np.array([(row["step"], row["score"]) for row in rows if row["score"] is not None], np.float64)
+    if not len(losses):
+        raise ParameterError(f"none of {len(rows)} rows has a loss to draw")
+    figure, axes = _figure(7, 4.5)
+    points = [part.mean(axis=0) for part in np.array_split(losses, min(len(losses), MOST_LOSSES))]
+    handles, names = axes.plot(*np.array(points).T, color=_colour(0)), ["loss"]
+    axes.set(xlabel="step", ylabel="loss")
+    axes.grid(color=GREY, linewidth=0.5)
+    if len(scores):
+        right = axes.twinx()
+        handles += right.plot(scores[:, 0], 100 * scores[:, 1], "o-", color=_colour(1), markersize=4)
+        right.set(ylabel=f"{metric} (%)")
+        names.append(metric)
+    _legend(axes, handles, names)
     return _save(figure, file)
 
 

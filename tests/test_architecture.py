@@ -53,8 +53,16 @@ LAYERS = [
     ["heads.networked", "heads.trials", "heads.framed", "heads.angular", "heads.opening"],
     ["windows", "detection", "detectors", "plots"],
     ["transcripts", "distillation.students", "distillation.data", "distillation.corpus"],
-    ["distillation.batches", "distillation.model", "distillation.training", "distillation.report"],
+    [
+        "distillation.ahead",
+        "distillation.batches",
+        "distillation.model",
+        "distillation.training",
+        "distillation.report",
+    ],
     ["distillation.plan"],
+    ["transfer.model", "transfer.adapters", "transfer.regimes", "transfer.batches", "transfer.objectives"],
+    ["transfer.curves", "transfer.training"],
     ["experiments.features", "experiments.protocol", "experiments.crossval", "experiments.report"],
     ["experiments.trials", "experiments.scorers", "experiments.voices"],
     ["experiments.adapting", "experiments.verify", "experiments.mixing", "experiments.spot", "experiments.listening"],
@@ -101,7 +109,9 @@ def imports(file: Path) -> set[str]:
     return {name.removeprefix("speechfeat.") for name in found}
 
 
-PARENTS = tuple("speechfeat" + part for part in ("", ".encoders", ".distillation", ".heads", ".experiments"))
+PARENTS = tuple(
+    "speechfeat" + part for part in ("", ".encoders", ".distillation", ".heads", ".experiments", ".transfer")
+)
 
 
 @pytest.mark.parametrize("name", sorted(modules()))

@@ -3,8 +3,6 @@
 Everything drawn at random is a function of seed and step, so that a resumed training sees what an undisturbed one sees.
 """
 
-import os
-import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -13,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from speechfeat.augmentation import Augmentation
 from speechfeat.batching import plan_batches
+from speechfeat.distillation.ahead import make_ahead
 from speechfeat.distillation.data import AudioCache, TeacherFrames
 from speechfeat.encoders.base import Encoder
 from speechfeat.errors import ParameterError
@@ -96,16 +94,6 @@ class DistillBatch(NamedTuple):
         return DistillBatch(*(one.to(device) if isinstance(one, Tensor) else one for one in self))  # type: ignore[arg-type]
 
 
-class _Steps(Dataset):
-    """Batches by the number of their step, as torch's loader wants them."""
-
-    def __init__(self, batches: "Batches") -> None:
-        self._batches = batches
-
-    def __getitem__(self, step: int) -> DistillBatch:
-        return self._batches.make(step)
-
-
 class _Made(NamedTuple):
     """An example as the student hears it, and what it is to learn of it."""
 
@@ -114,15 +102,6 @@ class _Made(NamedTuple):
     num_frames: int
     speed: float
     is_clean: bool
-
-
-def _start_worker(number: int) -> None:
-    del number
-    # Its threads would wait for the one that a worker pushes aside: on two cores training takes 1.3 times as long.
-    os.nice(19)
-    # Ctrl-C, and what a cluster sends to end a job, are for the training, which ends its workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class Batches:
@@ -159,18 +138,7 @@ class Batches:
 
     def stream(self, first_step: int, num_steps: int, num_workers: int = 1) -> Iterator[DistillBatch]:
         """The batches of steps from `first_step` to `num_steps`, made ahead in processes of their own (0: in this)."""
-        steps = range(first_step, num_steps)
-        loader = DataLoader(
-            _Steps(self),
-            batch_size=None,
-            sampler=steps,
-            num_workers=num_workers,
-            worker_init_fn=_start_worker if num_workers else None,
-            prefetch_factor=4 if num_workers else None,
-            # Forked workers share the memory maps and need nothing pickled.
-            multiprocessing_context="fork" if num_workers else None,
-        )
-        return iter(loader)
+        return make_ahead(self.make, range(first_step, num_steps), num_workers)
 
     def examples(self, step: int) -> list[Example]:
         """What the batch of a step is made of, in its order."""

@@ -27,32 +27,36 @@ def utterance_key(utterance: Utterance) -> str:
 
 
 class AudioCache:
-    """Recordings decoded once, as 16-bit samples in one memory-mapped file.
+    """Recordings decoded once, into one memory-mapped file.
 
     Args:
         directory: where the file is, or is written.
         utterances: what to read, all of them.
         sample_rate: in Hz.
+        exact: keep samples in float32, as they are extracted, rather than in 16 bits, which take half the room.
 
     Raises:
         AudioError: if any cannot be decoded, after all were tried.
         StoreError: if the file cannot be written.
     """
 
-    def __init__(self, directory: Path, utterances: Sequence[Utterance], sample_rate: int) -> None:
-        samples, index = directory / f"audio-{sample_rate}.i16", directory / f"audio-{sample_rate}.npz"
+    def __init__(
+        self, directory: Path, utterances: Sequence[Utterance], sample_rate: int, *, exact: bool = False
+    ) -> None:
+        name = f"audio-{sample_rate}{'-exact' if exact else ''}"
+        samples, index = directory / f"{name}.{'f32' if exact else 'i16'}", directory / f"{name}.npz"
         content = _digest(utterances)
         if not index.exists() or str(np.load(index)["content"]) != content:
             # The index is the commit: an interrupted decoding is done again.
             index.unlink(missing_ok=True)
             with disk_errors(f"write {samples}"):
-                lengths = _decode(samples, utterances, sample_rate)
+                lengths = _decode(samples, utterances, sample_rate, exact)
                 temporary = index.with_suffix(".tmp.npz")
                 np.savez(temporary, offsets=np.concatenate([[0], np.cumsum(lengths)]), content=content)
                 publish(temporary, index)
         self.sample_rate = sample_rate
         self._offsets = np.load(index)["offsets"]
-        self._samples = np.memmap(samples, np.int16, "r")
+        self._samples = np.memmap(samples, np.float32 if exact else np.int16, "r")
 
     def seconds(self, item: int) -> float:
         """The length of an utterance."""
@@ -64,7 +68,8 @@ class AudioCache:
         first += round(start * self.sample_rate)
         if duration is not None:
             end = min(end, first + round(duration * self.sample_rate))
-        return self._samples[first:end].astype(np.float32) / 32768
+        found = self._samples[first:end]
+        return found.copy() if found.dtype == np.float32 else found.astype(np.float32) / 32768
 
 
 def _digest(utterances: Sequence[Utterance]) -> str:
@@ -73,7 +78,7 @@ def _digest(utterances: Sequence[Utterance]) -> str:
     return hashlib.blake2b("\n".join(rows).encode(), digest_size=16).hexdigest()
 
 
-def _decode(samples: Path, utterances: Sequence[Utterance], sample_rate: int) -> list[int]:
+def _decode(samples: Path, utterances: Sequence[Utterance], sample_rate: int, exact: bool) -> list[int]:
     """Write the samples one utterance after another; how many each has."""
     lengths: list[int] = []
     failures: list[str] = []
@@ -84,6 +89,8 @@ def _decode(samples: Path, utterances: Sequence[Utterance], sample_rate: int) ->
         except AudioError as error:
             failures.append(str(error))
             return np.zeros(0, np.int16)
+        if exact:
+            return audio.samples
         return np.clip(np.round(audio.samples * 32768), -32768, 32767).astype(np.int16)
 
     with samples.open("wb") as file, ThreadPoolExecutor(os.cpu_count()) as pool:

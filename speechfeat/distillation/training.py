@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from speechfeat.distillation.ahead import workers_for
 from speechfeat.distillation.batches import Batches, DistillBatch
 from speechfeat.distillation.model import Losses, Student
 from speechfeat.encoders.precision import Precision
@@ -26,7 +27,6 @@ from speechfeat.errors import ParameterError
 from speechfeat.store_config import disk_errors, publish, write_text
 
 TRAINING_DTYPES = ("auto", "float32", "bfloat16")
-MOST_WORKERS = 12
 STATE, HISTORY = "state.pt", "history.jsonl"
 
 
@@ -122,9 +122,7 @@ class Distiller:
         """
         saved = time.monotonic()
         self.student.train()
-        # A GPU takes batches faster than one core makes them; on a CPU the training needs the cores itself.
-        num_workers = 1 if self.device.type == "cpu" else max(1, min(MOST_WORKERS, (os.cpu_count() or 2) - 1))
-        for batch in self.batches.stream(self.step, self.steps, num_workers):
+        for batch in self.batches.stream(self.step, self.steps, workers_for(self.device, least=1)):
             losses = self._learn(batch)
             self.step += 1
             self._record(losses)

@@ -272,6 +272,14 @@ class BaseEncoder:
         Raises:
             ModelError: if the module does not give the frames that its grid promises.
         """
+        return self.states(batch)
+
+    def states(self, batch: Batch) -> Hidden:
+        """As `forward`, with gradients for whatever of the module's weights ask for them.
+
+        Raises:
+            ModelError: if the module does not give the frames that its grid promises.
+        """
         num_frames = tuple(self.num_frames(count) for count in batch.num_samples)
         with self._lock, ExitStack() as stack:
             for context in self.precision.contexts(self.device):

@@ -1,0 +1,1 @@
+"""Encoders trained further for a task: from heads on frozen features to whole encoders, over one loop."""
