@@ -1,12 +1,13 @@
-"""Memory of the process: how much it took, and what becomes of what a long run frees and asks for again."""
+"""Memory: what the C library does with what a long run frees and asks for again, and how much there was at most."""
 
 import ctypes
+import re
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-try:
-    import resource
-except ImportError:  # only Unix tells
-    resource = None  # type: ignore[assignment]
+if TYPE_CHECKING:
+    import torch
 
 # Of glibc's malloc.h.
 M_TRIM_THRESHOLD = -1
@@ -14,6 +15,9 @@ M_MMAP_THRESHOLD = -3
 
 # Above the largest state of a batch on a CPU; so much freed memory may stay with the process.
 KEPT_BYTES = 2**29
+
+# Where Linux tells of a process, and takes the wish that it should forget the peak.
+STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def keep_freed_memory() -> None:
@@ -31,9 +35,23 @@ def keep_freed_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
-def peak_memory() -> int:
-    """The most that this process ever held in memory, in bytes; 0 where the system does not tell."""
-    if resource is None:
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+def forget_peak(device: "torch.device") -> None:
+    """Begin to measure the peak of memory anew, of a CUDA device or of this process."""
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(device)
+    elif CLEAR_REFS.exists():
+        CLEAR_REFS.write_text("5")
+
+
+def peak_memory(device: "torch.device | None" = None) -> int | None:
+    """Bytes: the most that tensors took on a CUDA device, or that this process held; None where it cannot be told."""
+    if device is not None and device.type == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated(device)
+    if not STATUS.exists():
+        return None
+    found = re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text())
+    return None if found is None else 1024 * int(found.group(1))

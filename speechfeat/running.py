@@ -38,7 +38,7 @@ class Summary:
         encoding: seconds of it that the device worked.
         reading: seconds of it in which the next batch was not read yet.
         writing: seconds of it in which the store could not take more.
-        memory: the most that this process ever held in memory, in bytes.
+        memory: the most that this process ever held, in bytes; None where the system does not tell.
         interrupted: whether it was stopped before its end.
     """
 
@@ -50,7 +50,7 @@ class Summary:
     encoding: float = 0.0
     reading: float = 0.0
     writing: float = 0.0
-    memory: int = 0
+    memory: int | None = None
     interrupted: bool = False
 
     @property

@@ -9,7 +9,8 @@ import torch
 import speechfeat as sf
 from speechfeat.distillation.data import AudioCache
 from speechfeat.transfer.batches import BatchPlan, UtteranceBatches
-from speechfeat.transfer.model import TransferModel, new_head
+from speechfeat.transfer.heads import new_head
+from speechfeat.transfer.model import TransferModel
 from speechfeat.transfer.objectives import CrossEntropy, Task
 from speechfeat.transfer.regimes import Frozen, Full, Gradual, TopBlocks
 from speechfeat.transfer.training import TrainConfig, Trainer
@@ -43,8 +44,8 @@ def task(recordings: list[sf.Utterance], label: str = "keyword") -> Task:
 
 
 def new_model(checkpoint: Path, **heads: int) -> TransferModel:
-    makers = {name: new_head("logistic", count) for name, count in (heads or {"keyword": 2}).items()}
-    return TransferModel.load(str(checkpoint), makers, "last", device="cpu")
+    makers = {name: new_head(count) for name, count in (heads or {"keyword": 2}).items()}
+    return TransferModel.load(checkpoint, makers, "last", device="cpu")
 
 
 def new_trainer(

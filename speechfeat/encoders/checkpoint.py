@@ -55,14 +55,23 @@ def open_checkpoint(source: str, options: CheckpointOptions) -> Backbone:
     Raises:
         ModelError: if there is no such checkpoint, it is no speech encoder, or weights are missing or left over.
     """
+    family, model, extractor = read_checkpoint(source, options)
+    return family.backbone(model, extractor, options)
+
+
+def read_checkpoint(source: str, options: CheckpointOptions) -> tuple[ModuleType, PreTrainedModel, Any]:
+    """The family, the model and the feature extractor of a hub id or a local directory.
+
+    Raises:
+        ModelError: as of `open_checkpoint`.
+    """
     check_source(source)
     config = load_part(source, "its configuration", AutoConfig, options)
     family = find_family(config, source)
     if hasattr(family, "encoder_config"):
         config = family.encoder_config(config)
     model = load_model(source, _model_class(family, config), config, options, getattr(family, "KEY_MAPPING", None))
-    extractor = load_part(source, "its preprocessor configuration", AutoFeatureExtractor, options)
-    return family.backbone(model, extractor, options)
+    return family, model, load_part(source, "its preprocessor configuration", AutoFeatureExtractor, options)
 
 
 def wrap_model(model: PreTrainedModel, feature_extractor: object, options: CheckpointOptions) -> Backbone:

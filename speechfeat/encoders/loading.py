@@ -90,12 +90,23 @@ def _open(source: str | nn.Module, options: CheckpointOptions, feature_extractor
         return _wrap(source, options, feature_extractor), type(source).__name__
     if feature_extractor is not None:
         raise ParameterError(f"{source!r} brings its own feature extractor; feature_extractor= is for models in memory")
-    spec = catalog.find(source)
-    location = spec.source if spec else source
+    location = locate(source)
     prefix, _, name = location.partition(":")
     if name and prefix in PREFIXES:
         return _module(PREFIXES[prefix]).open_source(name, options), source
     return open_checkpoint(location, options), source
+
+
+def locate(source: str) -> str:
+    """What is behind a name of the catalogue; any other source as it is."""
+    spec = catalog.find(source)
+    return spec.source if spec else source
+
+
+def is_checkpoint(source: str) -> bool:
+    """Whether a source, if there is one, is a checkpoint of transformers, which can be written again."""
+    prefix, _, name = locate(source).partition(":")
+    return not (name and prefix in PREFIXES)
 
 
 def _wrap(model: nn.Module, options: CheckpointOptions, feature_extractor: object) -> Backbone:

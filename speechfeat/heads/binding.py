@@ -49,7 +49,7 @@ class Binding:
         named = store.info["model"]
         found = store.config["encoder"]
         binding = cls(
-            str(Path(named).resolve()) if Path(named).is_dir() else named,
+            _place(named),
             {name: found[name] for name in IDENTITY},
             tuple(found["layers"] if layers is None else layers),
             "none" if frames else store.config["pool"],
@@ -60,6 +60,17 @@ class Binding:
             raise ParameterError(f"{store!r} keeps no frames; extract without --no-frames")
         binding.check(store)
         return binding
+
+    @classmethod
+    def of_encoder(cls, encoder: Encoder, pool: str) -> Self:
+        """Of the features that an encoder gives.
+
+        Args:
+            encoder: with the layers that are taken.
+            pool: of the embeddings, or "none" for a head on frames.
+        """
+        found: dict[str, Any] = encoder.describe()
+        return cls(_place(encoder.name), {name: found[name] for name in IDENTITY}, encoder.selection.indices, pool)
 
     def check(self, store: Store) -> None:
         """Refuse a store of other features.
@@ -128,3 +139,8 @@ class Binding:
         there = list(store.config["encoder"]["layers"])
         places = [there.index(layer) for layer in self.layers]
         return values if places == list(range(len(there))) else values[:, places]
+
+
+def _place(model: str) -> str:
+    """What a model was called, a directory by its whole path."""
+    return str(Path(model).resolve()) if Path(model).is_dir() else model

@@ -1,6 +1,5 @@
 """The course of a training: a row a step in `curves.csv`, a picture, and TensorBoard's log where it is installed."""
 
-import importlib.util
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,12 +25,13 @@ class Curves:
         self._log: Any = None
 
     def __enter__(self) -> Self:
-        if importlib.util.find_spec("tensorboard") is not None:
+        try:
             from torch.utils.tensorboard import SummaryWriter
-
-            # What was logged after the checkpoint that a training goes on from is taken back.
-            begun = self.rows[-1]["step"] + 1 if self.rows else 0
-            self._log = SummaryWriter(str(self.directory / "tensorboard"), purge_step=begun)
+        except ImportError:  # it is optional
+            return self
+        # What was logged after the checkpoint that a training goes on from is taken back.
+        begun = self.rows[-1]["step"] + 1 if self.rows else 0
+        self._log = SummaryWriter(str(self.directory / "tensorboard"), purge_step=begun)
         return self
 
     def __exit__(self, *exception: object) -> None:

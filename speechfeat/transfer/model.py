@@ -1,13 +1,14 @@
 """An encoder with heads that can be trained as a whole, by the path that extraction takes.
 
-    model = TransferModel.load("conformer-s", {"emotion": new_head("logistic", 4)}, layers=5)
+    model = TransferModel.load("conformer-s", {"emotion": new_head(4)}, layers=5)
     logits = model(batch)["emotion"]
 
 Its parts, which a regime names: "head", "adapters" (of LoRA), the blocks by their number from 1, and 0, all that is
 before the first block.
 """
 
-from collections.abc import Callable, Collection, Mapping
+import os
+from collections.abc import Collection, Mapping
 from typing import Any, Self
 
 import torch
@@ -15,101 +16,17 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from speechfeat.encoders.base import Encoder
-from speechfeat.encoders.loading import load_encoder
-from speechfeat.errors import ParameterError
-from speechfeat.heads.modules import valid_frames
-from speechfeat.heads.networks import KINDS, FrameNetwork
+from speechfeat.encoders.loading import is_checkpoint, load_encoder
+from speechfeat.errors import ModelError, ParameterError
 from speechfeat.layers import Layers
-from speechfeat.pooling import check_pool, pooled_dim
+from speechfeat.transfer.heads import HeadShape
 from speechfeat.types import Batch
 
 HEAD, ADAPTERS, FRONT, UNUSED = "head", "adapters", 0, "unused"
-POOLS = ("mean", "std", "mean+std", "max")
-LOGISTIC = "logistic"
 # What peft calls the weights that it adds.
 ADAPTER_WEIGHTS = ".lora_"
 
 Part = str | int
-# From the number of layers L and the dimension D of the states.
-MakeHead = Callable[[int, int], nn.Module]
-
-
-class PooledClassifier(nn.Module):
-    """Logistic regression on pooled layers, side by side and standardised: a head of the kind "logistic".
-
-    Args:
-        num_layers: L.
-        dim: D.
-        num_classes: C.
-        pool: one of `POOLS`.
-        dropout: of the pooled vector, in training.
-
-    Shape:
-        frames `[B, L, T, D]`, lengths `[B]`, each at least 1 -> `[B, C]`
-    """
-
-    def __init__(self, num_layers: int, dim: int, num_classes: int, pool: str = "mean+std", dropout: float = 0.0):
-        super().__init__()
-        self.pool = check_pool(pool, POOLS)
-        width = num_layers * pooled_dim(self.pool, dim)
-        self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("scale", torch.ones(width))
-        self.mean: Tensor
-        self.scale: Tensor
-        self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear(width, num_classes)
-
-    def embed(self, frames: Tensor, lengths: Tensor) -> Tensor:
-        """What is classified: the pooled layers as a store has them, `[B, L * D']`."""
-        return pool_padded(frames, lengths, self.pool).flatten(1)
-
-    def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
-        """A number for each class."""
-        return self.linear(self.dropout((self.embed(frames, lengths) - self.mean) / self.scale))
-
-
-def pool_padded(frames: Tensor, lengths: Tensor, pool: str) -> Tensor:
-    """What `pooling.Pooler` gives for each utterance, with gradients.
-
-    Shape:
-        frames `[B, L, T, D]`, lengths `[B]`, each at least 1 -> `[B, L, D']`
-    """
-    frames = frames.float()
-    valid = valid_frames(lengths, frames.shape[2])[:, None, :, None]
-    if pool == "max":
-        return frames.masked_fill(~valid, -torch.inf).amax(dim=2)
-    counts = lengths[:, None, None]
-    mean = frames.masked_fill(~valid, 0.0).sum(dim=2) / counts
-    if pool == "mean":
-        return mean
-    variance = (frames - mean[:, :, None]).masked_fill(~valid, 0.0).square().sum(dim=2) / counts
-    # The root of what does not vary has no finite gradient.
-    varies = variance > 0
-    deviation = torch.where(varies, torch.where(varies, variance, 1.0).sqrt(), 0.0)
-    return deviation if pool == "std" else torch.cat([mean, deviation], dim=-1)
-
-
-def new_head(kind: str, num_classes: int, *, pool: str = "mean+std", dropout: float = 0.0, **options: Any) -> MakeHead:
-    """What makes a head once the encoder's layers are known.
-
-    Args:
-        kind: "logistic" on pooled layers, or one of `FRAME_KINDS` on frames.
-        num_classes: C.
-        pool: of a logistic head.
-        dropout: probability.
-        options: of a `FrameNetwork`.
-
-    Raises:
-        ParameterError: if the kind or the pooling is not known.
-    """
-    if kind == LOGISTIC:
-        pooling = check_pool(pool, POOLS)
-        return lambda num_layers, dim: PooledClassifier(num_layers, dim, num_classes, pooling, dropout)
-    if kind not in KINDS:
-        raise ParameterError(f"kind={kind!r} is no head to fine-tune with; use {', '.join((LOGISTIC, *KINDS))}")
-    # A head of its own scale: statistics of features that are about to change would be of the past.
-    given = {"normalize": "layer", "dropout": dropout, **options}
-    return lambda num_layers, dim: FrameNetwork(kind, num_layers, dim, num_classes, **given)
 
 
 class TransferModel(nn.Module):
@@ -120,27 +37,32 @@ class TransferModel(nn.Module):
 
     Args:
         encoder: in float32, for this model alone; its weights are trained in place.
-        heads: what makes the head of each task.
+        heads: the shape of the head of each task.
         options: of `load_encoder`, that it was loaded with.
+
+    Raises:
+        ParameterError: if the encoder is not in float32, or a task cannot be the name of a head.
     """
 
     def __init__(
-        self, encoder: Encoder, heads: Mapping[str, MakeHead], options: Mapping[str, Any] | None = None
+        self, encoder: Encoder, heads: Mapping[str, HeadShape], options: Mapping[str, Any] | None = None
     ) -> None:
         super().__init__()
         if encoder.dtype != "float32":
             raise ParameterError(f"an encoder in {encoder.dtype} cannot be trained; load it with dtype='float32'")
-        self.encoder, self.options = encoder, dict(options or {})
+        if bad := [task for task in heads if not task or "." in task]:
+            raise ParameterError(f"a task cannot be called {bad[0]!r}; give a name without a dot")
+        self.encoder, self.shapes, self.options = encoder, dict(heads), dict(options or {})
         self.backbone: nn.Module = encoder.backbone.module
         num_layers = len(encoder.selection.indices)
-        self.heads = nn.ModuleDict({task: make(num_layers, encoder.dim) for task, make in heads.items()})
+        self.heads = nn.ModuleDict({task: shape.make(num_layers, encoder.dim) for task, shape in heads.items()})
         self.heads.to(encoder.device)
 
     @classmethod
     def load(
         cls,
-        source: str,
-        heads: Mapping[str, MakeHead],
+        source: str | os.PathLike[str],
+        heads: Mapping[str, HeadShape],
         layers: Layers = "penultimate",
         *,
         device: str | torch.device = "auto",
@@ -150,17 +72,22 @@ class TransferModel(nn.Module):
         """Open an encoder to be trained, with new heads.
 
         Args:
-            source: as for `load_encoder`.
-            heads: what makes the head of each task, see `new_head`.
+            source: a name of the catalogue, a hub id or a checkpoint directory of transformers.
+            heads: the shape of the head of each task, see `new_head`.
             layers: that the heads take; blocks above the deepest do not run and do not change.
             device: torch device, or "auto".
             seed: of the weights of the heads.
             options: further ones of `load_encoder`.
 
         Raises:
-            ModelError: if the source cannot serve as an encoder.
+            ModelError: if the source cannot serve as an encoder, or could not be saved once it is trained.
             ParameterError: for a layer or device that is not there.
         """
+        if not is_checkpoint(os.fspath(source)):
+            raise ModelError(
+                f"{source!r} cannot be trained here, for it could not be saved as a checkpoint; give a checkpoint "
+                "directory or hub id of transformers, or a name of the catalogue that stands for one"
+            )
         encoder = load_encoder(source, layers, device=device, dtype="float32", **options)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

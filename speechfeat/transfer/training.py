@@ -109,6 +109,7 @@ class TrainState:
         highest: of each number of the rank, over all epochs.
         waited: epochs since one of them grew.
         ended: by "epochs" or "patience"; "" as long as it goes on.
+        seconds: that it took.
         rows: of the curves, see `Curves`.
     """
 
@@ -121,6 +122,7 @@ class TrainState:
     highest: tuple[float, ...] = ()
     waited: int = 0
     ended: str = ""
+    seconds: float = 0.0
     rows: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -181,6 +183,7 @@ class Trainer:
         self.state = TrainState()
         self.settings = {**self._settings(), **(settings or {})}
         self._resume()
+        self._clock = time.monotonic() - self.state.seconds
         self.curves = Curves(self.directory, self.state.rows, objective.metric)
 
     @property
@@ -299,6 +302,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write the checkpoint, whole or not at all."""
+        self.state.seconds = time.monotonic() - self._clock
         target = self.directory / STATE
         state = {
             "settings": self.settings,
