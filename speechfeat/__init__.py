@@ -24,6 +24,7 @@ _LAZY = {
     "AudioError": "errors",
     "Augmentation": "augmentation",
     "BatchConfig": "distillation.batches",
+    "BatchPlan": "transfer.batches",
     "Binding": "heads.binding",
     "CORPORA": "corpora.opening",
     "Chunking": "chunking",
@@ -31,11 +32,13 @@ _LAZY = {
     "Coral": "adaptation",
     "Corpus": "corpora.base",
     "CorpusFeatures": "experiments.features",
+    "CrossEntropy": "transfer.objectives",
     "DetCurve": "metrics",
     "DistillConfig": "distillation.training",
     "DistillPlan": "distillation.plan",
     "DistillReport": "distillation.report",
     "Distillation": "distillation.plan",
+    "Distilled": "transfer.objectives",
     "Distiller": "distillation.training",
     "ENGLISH": "transcripts",
     "Encoder": "encoders.base",
@@ -46,16 +49,22 @@ _LAZY = {
     "FrameGrid": "units",
     "FrameHead": "heads.networked",
     "Frames": "types",
+    "Frozen": "transfer.regimes",
+    "Full": "transfer.regimes",
+    "Gradual": "transfer.regimes",
     "HEAD_KINDS": "heads.opening",
     "Head": "heads.base",
     "HeadPlan": "experiments.crossval",
     "HeadRecord": "heads.base",
+    "HeadShape": "transfer.heads",
     "InputError": "errors",
+    "Ladder": "experiments.ladder",
     "LayerChoice": "heads.choosing",
     "LayerScore": "probing",
     "Leak": "leaks",
     "LeakReport": "leaks",
     "Listening": "detection",
+    "LoRA": "transfer.regimes",
     "MeanVariance": "adaptation",
     "ModelError": "errors",
     "Outcomes": "spotting",
@@ -64,6 +73,7 @@ _LAZY = {
     "PooledHead": "heads.pooled",
     "Protocol": "experiments.protocol",
     "Prototypes": "heads.classifiers",
+    "RUNGS": "experiments.ladder",
     "Scorer": "experiments.scorers",
     "Section": "experiments.report",
     "SpeechFeatures": "features",
@@ -75,15 +85,23 @@ _LAZY = {
     "Stage": "units",
     "Store": "store",
     "StoreError": "errors",
+    "Task": "transfer.objectives",
     "Tasks": "distillation.model",
     "TextConfig": "config",
     "TextEncoder": "encoders.text",
     "TextError": "errors",
     "TextExtractor": "text_extraction",
     "TextFeatures": "text_features",
+    "TopBlocks": "transfer.regimes",
+    "TrainConfig": "transfer.training",
+    "Trainer": "transfer.training",
+    "TransferModel": "transfer.model",
     "Trials": "experiments.trials",
+    "Tuning": "transfer.tuning",
+    "TuningPlan": "transfer.tuning",
     "UNLABELLED": "heads.adversarial",
     "Utterance": "types",
+    "UtteranceBatches": "transfer.batches",
     "Verification": "experiments.verify",
     "VerificationPlan": "experiments.trials",
     "accuracy": "classification",
@@ -136,6 +154,7 @@ _LAZY = {
     "mixup": "regularisation",
     "model_slug": "experiments.features",
     "models_of": "experiments.options",
+    "new_head": "transfer.heads",
     "open_corpus": "corpora.opening",
     "plan_verification": "experiments.trials",
     "plot_confusion": "plots",
@@ -151,6 +170,7 @@ _LAZY = {
     "read_settings": "arguments",
     "read_speakers": "experiments.trials",
     "reverse_gradient": "heads.adversarial",
+    "save_encoder": "transfer.saving",
     "score_cell": "experiments.report",
     "score_trials": "probing",
     "settings_of": "experiments.options",
@@ -228,6 +248,8 @@ if TYPE_CHECKING:
     from speechfeat.experiments.features import corpus_features as corpus_features
     from speechfeat.experiments.features import features_folder as features_folder
     from speechfeat.experiments.features import model_slug as model_slug
+    from speechfeat.experiments.ladder import RUNGS as RUNGS
+    from speechfeat.experiments.ladder import Ladder as Ladder
     from speechfeat.experiments.listening import SpottingPlan as SpottingPlan
     from speechfeat.experiments.listening import SpottingResult as SpottingResult
     from speechfeat.experiments.listening import spot_keywords as spot_keywords
@@ -325,6 +347,24 @@ if TYPE_CHECKING:
     from speechfeat.text_extraction import extract_text_features as extract_text_features
     from speechfeat.text_features import TextFeatures as TextFeatures
     from speechfeat.transcripts import ENGLISH as ENGLISH
+    from speechfeat.transfer.batches import BatchPlan as BatchPlan
+    from speechfeat.transfer.batches import UtteranceBatches as UtteranceBatches
+    from speechfeat.transfer.heads import HeadShape as HeadShape
+    from speechfeat.transfer.heads import new_head as new_head
+    from speechfeat.transfer.model import TransferModel as TransferModel
+    from speechfeat.transfer.objectives import CrossEntropy as CrossEntropy
+    from speechfeat.transfer.objectives import Distilled as Distilled
+    from speechfeat.transfer.objectives import Task as Task
+    from speechfeat.transfer.regimes import Frozen as Frozen
+    from speechfeat.transfer.regimes import Full as Full
+    from speechfeat.transfer.regimes import Gradual as Gradual
+    from speechfeat.transfer.regimes import LoRA as LoRA
+    from speechfeat.transfer.regimes import TopBlocks as TopBlocks
+    from speechfeat.transfer.saving import save_encoder as save_encoder
+    from speechfeat.transfer.training import TrainConfig as TrainConfig
+    from speechfeat.transfer.training import Trainer as Trainer
+    from speechfeat.transfer.tuning import Tuning as Tuning
+    from speechfeat.transfer.tuning import TuningPlan as TuningPlan
     from speechfeat.types import Frames as Frames
     from speechfeat.types import Utterance as Utterance
     from speechfeat.units import FrameGrid as FrameGrid

@@ -67,7 +67,7 @@ LAYERS = [
     ["experiments.features", "experiments.protocol", "experiments.crossval", "experiments.report"],
     ["experiments.trials", "experiments.scorers", "experiments.voices"],
     ["experiments.adapting", "experiments.verify", "experiments.mixing", "experiments.spot", "experiments.listening"],
-    ["experiments.classify", "experiments.options"],
+    ["experiments.classify", "experiments.climb", "experiments.ladder", "experiments.options"],
     ["augment", "extract", "extract_text", "doctor", "predict"],
 ]
 

@@ -6,51 +6,32 @@ results = ladder.run()
 
 import os
 import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
-from speechfeat.classification import accuracy, average_recall, macro_f1
-from speechfeat.cli import stopping, tell
+from speechfeat.cli import stopping
 from speechfeat.corpora.base import Corpus
-from speechfeat.distillation.data import AudioCache
-from speechfeat.distillation.training import STATE
-from speechfeat.encoders.base import choose_device
 from speechfeat.errors import ParameterError
 from speechfeat.experiments.classify import METRICS
-from speechfeat.experiments.crossval import HeadPlan
-from speechfeat.experiments.features import CorpusFeatures, corpus_features, features_folder, model_slug
+from speechfeat.experiments.climb import FROZEN, Climb
 from speechfeat.experiments.protocol import Protocol, check_leaks, make_protocol
 from speechfeat.experiments.report import Section, markdown_table, read_results, write_report, write_results
-from speechfeat.heads.base import describe_training
-from speechfeat.heads.pooled import PooledHead
-from speechfeat.memory import forget_peak, peak_memory
-from speechfeat.metrics import bootstrap_interval
 from speechfeat.probing import LayerScore
+from speechfeat.transfer.adapters import check_peft
 from speechfeat.transfer.curves import CURVES_PNG
-from speechfeat.transfer.heads import LOGISTIC
 from speechfeat.transfer.regimes import Full, Gradual, LoRA, Regime, TopBlocks
-from speechfeat.transfer.tuning import Tuning, TuningPlan
+from speechfeat.transfer.tuning import TuningPlan
 from speechfeat.types import Utterance
 
-FROZEN = "frozen"
 # The head is fitted beforehand on the frozen features, so that none trains it alone.
 RUNGS: Mapping[str, Regime] = {
     "top-2": TopBlocks(2, head_epochs=0),
     "gradual": Gradual(head_epochs=0),
     "lora": LoRA(),
     "full": Full(),
-}
-STATISTICS: Mapping[str, Callable[..., float]] = {
-    "accuracy": accuracy,
-    "uar": average_recall,
-    "macro_f1": macro_f1,
 }
 
 
@@ -108,9 +89,11 @@ class Ladder:
             SpeechfeatError: as of extraction and training.
             KeyboardInterrupt: after Ctrl-C, with what is done kept.
         """
-        protocol = self._protocol(self.corpus.utterances)
+        if any(isinstance(regime, LoRA) for regime in self.rungs.values()):
+            check_peft()
+        protocol = self.protocol(self.corpus.utterances)
         check_leaks(self.corpus, self.corpus.utterances, protocol, allowed=self.allow_leaks)
-        climb = _Climb(self)
+        climb = Climb(self)
         stop = threading.Event()
         names, count = [FROZEN, *self.rungs], len(climb.protocol.folds)
         found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
@@ -169,10 +152,11 @@ class Ladder:
             said.append(f"Worse: {', '.join(worse)}.")
         return " ".join(said)
 
-    def _protocol(self, utterances: Sequence[Utterance]) -> Protocol:
+    def protocol(self, utterances: Sequence[Utterance]) -> Protocol:
+        """How utterances of the corpus are divided."""
         return make_protocol(self.corpus, utterances, self.split, k=self.k, seed=self.seed)
 
-    def _report(self, results: Mapping[str, Any], climb: "_Climb") -> None:
+    def _report(self, results: Mapping[str, Any], climb: Climb) -> None:
         part = f" (the first {results['folds']} folds alone)" if self.folds else ""
         about = (
             f"{self.corpus.name}: {results['utterances']} utterances, {self.corpus.label}; "
@@ -196,141 +180,3 @@ TABLE_NOTE = (
     "train, without what all rungs share (decoding, frozen features). Peak memory: of the process, or of tensors on a "
     "GPU."
 )
-
-
-class _Climb:
-    """A ladder in progress: what its rungs share."""
-
-    def __init__(self, ladder: Ladder) -> None:
-        self.ladder, self.out = ladder, Path(ladder.out)
-        plan, corpus = ladder.plan, ladder.corpus
-        kept = self.out / "features" if ladder.features is None else Path(ladder.features)
-        pool = plan.head_options.get("pool", "mean+std")
-        options = {**ladder.extraction, **plan.options}
-        self.features: CorpusFeatures = corpus_features(
-            corpus, features_folder(kept, plan.model, corpus, pool=pool), plan.model, "all", pool=pool, **options
-        )
-        protocol = ladder._protocol(self.features.utterances)
-        self.protocol = replace(protocol, folds=protocol.folds[: ladder.folds])
-        self.classes = sorted(set(self.features.values()))
-        self.device = choose_device(ladder.extraction.get("device", "auto"))
-
-    @cached_property
-    def audio(self) -> AudioCache:
-        """All utterances, decoded once for all rungs."""
-        rate = self.features.store.grid["sample_rate"]
-        tell(f"decoding into {self.out}, once")
-        return AudioCache(self.out, self.features.utterances, rate, exact=True)
-
-    def folder(self, rung: str, number: int) -> Path:
-        """Of a fold."""
-        return self.out / model_slug(self.ladder.plan.model) / rung / f"fold-{number}"
-
-    def fold(self, rung: str, number: int, stop: threading.Event, bar: tqdm) -> dict[str, Any]:
-        """The answers of a rung for a fold, and what they cost; from its folder if they are there."""
-        folder = self.folder(rung, number)
-        settings = self._settings(rung, number)
-        known = read_results(folder)
-        if known is not None and known["settings"] == settings:
-            return known
-        forget_peak(self.device)
-        found = self._frozen(number) if rung == FROZEN else self._tune(rung, number, folder, stop, bar)
-        result = {"settings": settings, "peak": peak_memory(self.device), **found}
-        write_results(folder, result)
-        (folder / STATE).unlink(missing_ok=True)
-        return read_results(folder) or result
-
-    def summarise(self, found: Mapping[str, list[dict[str, Any]]]) -> dict[str, dict[str, Any]]:
-        """Scores and costs of each rung, all folds together."""
-        tested = np.concatenate([test for _, test in self.protocol.folds])
-        labels = np.array([self.classes.index(self.features.values()[row]) for row in tested])
-        groups = None if self.protocol.groups is None else np.array(self.protocol.groups)[tested]
-        answers = {rung: np.concatenate([self._answers(fold) for fold in folds]) for rung, folds in found.items()}
-        statistic = STATISTICS[self.ladder.metric]
-
-        def gain(truth: np.ndarray, one: np.ndarray, other: np.ndarray) -> float:
-            return statistic(truth, one) - statistic(truth, other)
-
-        def with_interval(measure: Callable[..., float], *given: np.ndarray) -> LayerScore:
-            return LayerScore(measure(labels, *given), *bootstrap_interval(measure, labels, *given, groups=groups))
-
-        return {
-            rung: {
-                "score": with_interval(statistic, answers[rung])._asdict(),
-                "gain": None if rung == FROZEN else with_interval(gain, answers[rung], answers[FROZEN])._asdict(),
-                "layers": sorted({tuple(fold["layers"]) for fold in folds}),
-                "trained": max(fold["trained"] for fold in folds),
-                "seconds": float(np.mean([fold["seconds"] for fold in folds])),
-                "peak": max((fold["peak"] for fold in folds if fold["peak"] is not None), default=None),
-                "best epochs": [fold.get("best_epoch") for fold in folds],
-            }
-            for rung, folds in found.items()
-        }
-
-    def _answers(self, fold: Mapping[str, Any]) -> np.ndarray:
-        columns = np.array([self.classes.index(name) for name in fold["classes"]])
-        return columns[np.array(fold["probabilities"]).argmax(axis=1)]
-
-    def _frozen(self, number: int) -> dict[str, Any]:
-        """A head on stored features."""
-        began = time.perf_counter()
-        train, test = self.protocol.folds[number]
-        options = {"class_weight": "balanced"} if self.ladder.plan.balanced else {}
-        plan = HeadPlan(LOGISTIC, self.ladder.layers, self.ladder.seed, options)
-        head = plan.train(self.features, train, self.protocol.inner)
-        assert isinstance(head, PooledHead)
-        classifier = head.pipeline[-1]
-        ids = self.features.ids
-        return {
-            "classes": head.classes,
-            "probabilities": head.probabilities(self.features.store, [ids[row] for row in test]),
-            "layers": list(head.record.binding.layers),
-            "trained": classifier.coef_.size + classifier.intercept_.size,
-            "seconds": time.perf_counter() - began,
-        }
-
-    def _tune(self, rung: str, number: int, folder: Path, stop: threading.Event, bar: tqdm) -> dict[str, Any]:
-        train, test = self.protocol.folds[number]
-        frozen = read_results(self.folder(FROZEN, number))
-        assert frozen is not None
-        tuning = Tuning(
-            self.features.utterances,
-            {self.ladder.corpus.label: self.features.values()},
-            folder,
-            replace(self.ladder.plan, layers=tuple(frozen["layers"]), regime=self.ladder.rungs[rung]),
-            rows=train,
-            groups=self.protocol.inner,
-            audio=self.audio,
-            device=self.device,
-        )
-        steps = tuning.trainer.steps
-        if not tuning.run(lambda trainer, loss: bar.set_postfix_str(f"{trainer.state.step}/{steps}, {loss:.3f}"), stop):
-            raise KeyboardInterrupt
-        state, task = tuning.trainer.state, tuning.tasks[0]
-        return {
-            "classes": list(task.classes),
-            "probabilities": tuning.probabilities(task.name, test),
-            "layers": frozen["layers"],
-            "trained": tuning.trainer.num_trained,
-            "seconds": state.seconds,
-            "epochs": state.epoch,
-            "best_epoch": state.best_epoch,
-            "validation": state.score,
-        }
-
-    def _settings(self, rung: str, number: int) -> dict[str, Any]:
-        """What decides the answers."""
-        ladder, ids, labels = self.ladder, self.features.ids, self.features.values()
-        train, test = self.protocol.folds[number]
-        plan = {} if rung == FROZEN else {**asdict(replace(ladder.plan, regime=ladder.rungs[rung]))}
-        return {
-            "train": describe_training(
-                self.features.store, [ids[row] for row in train], [labels[row] for row in train]
-            ),
-            "test": [ids[row] for row in test],
-            "layers": str(ladder.layers),
-            "balanced": ladder.plan.balanced,
-            "seed": ladder.seed,
-            "regime": None if rung == FROZEN else repr(ladder.rungs[rung]),
-            "plan": {name: str(value) for name, value in plan.items() if name not in ("regime", "layers")},
-        }

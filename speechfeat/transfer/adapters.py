@@ -12,6 +12,18 @@ if TYPE_CHECKING:
 NAME = "default"
 
 
+def check_peft() -> None:
+    """Refuse adapters where peft is not installed.
+
+    Raises:
+        ModelError: that says how to install it.
+    """
+    try:
+        import peft  # noqa: F401
+    except ImportError as error:
+        raise ModelError(f'LoRA needs peft ({error}); install it: pip install -e ".[train]"') from None
+
+
 def add_adapters(model: "TransferModel", rank: int, alpha: int) -> None:
     """Put an adapter beside every linear layer of the blocks; what the model gives stays the same until they learn.
 
@@ -23,10 +35,9 @@ def add_adapters(model: "TransferModel", rank: int, alpha: int) -> None:
     Raises:
         ModelError: if peft is not installed, or the blocks have no linear layer.
     """
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError as error:
-        raise ModelError(f'LoRA needs peft ({error}); install it: pip install "speechfeat[train]"') from None
+    check_peft()
+    from peft import LoraConfig, inject_adapter_in_model
+
     names = {id(module): name for name, module in model.backbone.named_modules()}
     blocks = [model.encoder.backbone.blocks[number] for number in range(model.depth)]
     # Subclasses are called by their weights, past any adapter.
