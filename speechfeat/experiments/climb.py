@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from sklearn.pipeline import Pipeline
 from tqdm import tqdm
 
 from speechfeat.classification import accuracy, average_recall, macro_f1
@@ -64,6 +65,8 @@ class Climb:
         protocol = ladder.protocol(self.features.utterances)
         self.protocol = replace(protocol, folds=protocol.folds[: ladder.folds])
         self.classes = sorted(set(self.features.values()))
+        # Fitted on the same utterances for each of the rungs.
+        self._heads: dict[int, Mapping[str, Pipeline]] = {}
         self.device = choose_device(ladder.extraction.get("device", "auto"))
 
     @cached_property
@@ -152,8 +155,11 @@ class Climb:
             rows=train,
             groups=self.protocol.inner,
             audio=self.audio,
+            start=self._heads.get(number),
             device=self.device,
         )
+        if tuning.start:
+            self._heads[number] = tuning.start
         steps = tuning.trainer.steps
         if not tuning.run(lambda trainer, loss: bar.set_postfix_str(f"{trainer.state.step}/{steps}, {loss:.3f}"), stop):
             raise KeyboardInterrupt

@@ -22,6 +22,8 @@ from speechfeat.types import Batch
 # In an epoch, the length of an utterance counts for up to this much more than it is: utterances of like lengths then
 # do not meet in every epoch.
 LONGEST_BLUR = 1.3
+# Of memory for utterances that are prepared already, so that those that are heard as they are wait for no front end.
+CACHE_BYTES = 2**28
 
 # What makes an utterance's samples `[N]` other samples, by what is drawn from the generator.
 Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
@@ -100,6 +102,8 @@ class UtteranceBatches:
             raise ParameterError("there is no utterance to make batches of")
         self._seconds = np.array([audio.seconds(int(row)) for row in self.rows])
         self._epoch = lru_cache(maxsize=2)(self._plan_epoch)
+        self._kept: dict[int, np.ndarray] = {}
+        self._room = CACHE_BYTES
 
     def num_batches(self, epoch: int) -> int:
         """Of an epoch."""
@@ -113,15 +117,15 @@ class UtteranceBatches:
         """One batch of an epoch."""
         rng = np.random.default_rng((self.plan.seed, 1, epoch, place))
         chosen = self._epoch(epoch)[place]
-        clips = [self._crop(self.audio.read(int(self.rows[item])), rng) for item in chosen]
-        views = [clips if augment is None else [augment(clip, rng) for clip in clips] for augment in self.plan.views]
-        return TransferBatch(tuple(self._pad(view) for view in views), self.rows[chosen])
+        stretches = [self._stretch(item, rng) for item in chosen]
+        return TransferBatch(
+            tuple(self._pad(chosen, stretches, augment, rng) for augment in self.plan.views), self.rows[chosen]
+        )
 
     def once(self) -> Iterator[TransferBatch]:
         """Each utterance once, whole and as it is, the longest first."""
         for chosen in plan_batches(self._seconds.tolist(), self.plan.batch_seconds, self.plan.batch_size):
-            clips = [self.audio.read(int(self.rows[item])) for item in chosen]
-            yield TransferBatch((self._pad(clips),), self.rows[chosen])
+            yield TransferBatch((self._pad(chosen, [None] * len(chosen)),), self.rows[chosen])
 
     def describe(self) -> dict[str, Any]:
         """What decides the batches, as JSON values."""
@@ -144,12 +148,42 @@ class UtteranceBatches:
         batches = plan_batches(blurred.tolist(), self.plan.batch_seconds, self.plan.batch_size)
         return [order[batches[place]].tolist() for place in rng.permutation(len(batches))]
 
-    def _crop(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        if self.plan.crop_seconds is None:
-            return samples
+    def _stretch(self, item: int, rng: np.random.Generator) -> slice | None:
+        """Which samples are taken; None for all."""
+        if self.plan.crop_seconds is None or self._seconds[item] <= self.plan.crop_seconds:
+            return None
         count = round(self.plan.crop_seconds * self.audio.sample_rate)
-        start = int(rng.integers(max(0, len(samples) - count) + 1))
-        return samples[start : start + count]
+        start = int(rng.integers(round(self._seconds[item] * self.audio.sample_rate) - count + 1))
+        return slice(start, start + count)
 
-    def _pad(self, clips: Sequence[np.ndarray]) -> Batch:
-        return pad([self.encoder.prepare(clip) for clip in clips], [len(clip) for clip in clips])
+    def _pad(
+        self,
+        chosen: Sequence[int],
+        stretches: Sequence[slice | None],
+        augment: Augment | None = None,
+        rng: np.random.Generator | None = None,
+    ) -> Batch:
+        inputs, counts = [], []
+        for item, stretch in zip(chosen, stretches, strict=True):
+            if stretch is None and augment is None:
+                inputs.append(self._prepare_whole(item))
+                counts.append(round(self._seconds[item] * self.audio.sample_rate))
+                continue
+            samples = self.audio.read(int(self.rows[item]))
+            samples = samples if stretch is None else samples[stretch]
+            if augment is not None:
+                assert rng is not None
+                samples = augment(samples, rng)
+            inputs.append(self.encoder.prepare(samples))
+            counts.append(len(samples))
+        return pad(inputs, counts)
+
+    def _prepare_whole(self, item: int) -> np.ndarray:
+        """An utterance as it is; kept as long as there is room."""
+        if item in self._kept:
+            return self._kept[item]
+        inputs = self.encoder.prepare(self.audio.read(int(self.rows[item])))
+        if inputs.nbytes <= self._room:
+            self._room -= inputs.nbytes
+            self._kept[item] = inputs
+        return inputs

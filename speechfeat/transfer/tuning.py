@@ -99,6 +99,7 @@ class Tuning:
         model: that is trained.
         trainer: the training.
         tasks: with the classes of the rows to train on.
+        start: the pipelines that the heads began with; none in a training that goes on.
 
     Raises:
         SpeechfeatError: if the plan cannot be carried out, or the directory is that of another.
@@ -133,8 +134,11 @@ class Tuning:
         self.audio = audio or AudioCache(self.out, utterances, self.model.encoder.sample_rate, exact=True)
         self._groups = None if groups is None else np.asarray(groups, dtype=object)
         learnt = self._batches(train)
+        self.start: dict[str, Pipeline] = {}
         if plan.fit_head and not (self.out / STATE).exists():
-            self._fit_heads(learnt, start or {})
+            self.start = {**self._fit_heads(learnt, set(start or {})), **(start or {})}
+            for name, pipeline in self.start.items():
+                self.model.heads[name].take(pipeline)  # type: ignore[operator]
         self.trainer = Trainer(
             self.model,
             plan.regime,
@@ -195,22 +199,20 @@ class Tuning:
         _, apart = split_validation(task.codes[known], task.classes, units, self.plan.validation_share, seed)
         return np.setdiff1d(rows, known[apart]), known[apart]
 
-    def _fit_heads(self, batches: UtteranceBatches, start: Mapping[str, Pipeline]) -> None:
-        """Logistic regression on the rows that are trained on."""
-        wanted = [task for task in self.tasks if task.name not in start]
-        if wanted:
-            values, rows = self._embed(batches)
-        for task in self.tasks:
-            head = self.model.heads[task.name]
-            assert isinstance(head, PooledClassifier)
-            if task.name in start:
-                head.take(start[task.name])
-                continue
-            known = task.codes[rows] != UNKNOWN
-            groups = None if self._groups is None else self._groups[rows[known]]
-            options: dict[str, Any] = {"class_weight": "balanced"} if self.plan.balanced else {}
+    def _fit_heads(self, batches: UtteranceBatches, known: set[str]) -> dict[str, Pipeline]:
+        """Logistic regression on the rows that are trained on, for tasks that are not `known`."""
+        wanted = [task for task in self.tasks if task.name not in known]
+        if not wanted:
+            return {}
+        values, rows = self._embed(batches)
+        options: dict[str, Any] = {"class_weight": "balanced"} if self.plan.balanced else {}
+        fitted = {}
+        for task in wanted:
+            has = task.codes[rows] != UNKNOWN
+            groups = None if self._groups is None else self._groups[rows[has]]
             estimator = pooled_head(LOGISTIC, seed=self.plan.training.seed, **options)
-            head.take(estimator.fit(values[known], task.codes[rows[known]], groups).best_estimator_)
+            fitted[task.name] = estimator.fit(values[has], task.codes[rows[has]], groups).best_estimator_
+        return fitted
 
     def _embed(self, batches: UtteranceBatches) -> tuple[np.ndarray, np.ndarray]:
         """What the heads, which all pool alike, classify, `[m, L * D']`, and the rows it is of."""
