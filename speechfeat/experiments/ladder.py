@@ -26,12 +26,12 @@ from speechfeat.transfer.regimes import Full, Gradual, LoRA, Regime, TopBlocks
 from speechfeat.transfer.tuning import TuningPlan
 from speechfeat.types import Utterance
 
-# The head is fitted beforehand on the frozen features, so that none trains it alone.
+# The head is fitted beforehand on the frozen features: none trains it alone, and from then on it is to move slowly.
 RUNGS: Mapping[str, Regime] = {
     "top-2": TopBlocks(2, head_epochs=0),
-    "gradual": Gradual(head_epochs=0),
-    "lora": LoRA(),
-    "full": Full(),
+    "gradual": Gradual(head_rate=1e-4, head_epochs=0),
+    "lora": LoRA(head_rate=1e-4),
+    "full": Full(head_rate=1e-4),
 }
 
 
