@@ -93,7 +93,7 @@ _LAZY = {
     "TextExtractor": "text_extraction",
     "TextFeatures": "text_features",
     "TopBlocks": "transfer.regimes",
-    "TrainConfig": "transfer.training",
+    "TrainConfig": "transfer.config",
     "Trainer": "transfer.training",
     "TransferModel": "transfer.model",
     "Trials": "experiments.trials",
@@ -349,6 +349,7 @@ if TYPE_CHECKING:
     from speechfeat.transcripts import ENGLISH as ENGLISH
     from speechfeat.transfer.batches import BatchPlan as BatchPlan
     from speechfeat.transfer.batches import UtteranceBatches as UtteranceBatches
+    from speechfeat.transfer.config import TrainConfig as TrainConfig
     from speechfeat.transfer.heads import HeadShape as HeadShape
     from speechfeat.transfer.heads import new_head as new_head
     from speechfeat.transfer.model import TransferModel as TransferModel
@@ -361,7 +362,6 @@ if TYPE_CHECKING:
     from speechfeat.transfer.regimes import LoRA as LoRA
     from speechfeat.transfer.regimes import TopBlocks as TopBlocks
     from speechfeat.transfer.saving import save_encoder as save_encoder
-    from speechfeat.transfer.training import TrainConfig as TrainConfig
     from speechfeat.transfer.training import Trainer as Trainer
     from speechfeat.transfer.tuning import Tuning as Tuning
     from speechfeat.transfer.tuning import TuningPlan as TuningPlan

@@ -63,7 +63,7 @@ LAYERS = [
     ["distillation.plan"],
     ["transfer.heads", "transfer.model", "transfer.adapters", "transfer.regimes"],
     ["transfer.batches", "transfer.objectives"],
-    ["transfer.curves", "transfer.training", "transfer.saving", "transfer.tuning"],
+    ["transfer.config", "transfer.curves", "transfer.training", "transfer.saving", "transfer.tuning"],
     ["experiments.features", "experiments.protocol", "experiments.crossval", "experiments.report"],
     ["experiments.trials", "experiments.scorers", "experiments.voices"],
     ["experiments.adapting", "experiments.verify", "experiments.mixing", "experiments.spot", "experiments.listening"],

@@ -26,6 +26,7 @@ from speechfeat.memory import forget_peak, peak_memory
 from speechfeat.metrics import bootstrap_interval
 from speechfeat.probing import LayerScore
 from speechfeat.transfer.heads import LOGISTIC
+from speechfeat.transfer.training import Trainer
 from speechfeat.transfer.tuning import Tuning
 
 if TYPE_CHECKING:
@@ -160,8 +161,13 @@ class Climb:
         )
         if tuning.start:
             self._heads[number] = tuning.start
-        steps = tuning.trainer.steps
-        if not tuning.run(lambda trainer, loss: bar.set_postfix_str(f"{trainer.state.step}/{steps}, {loss:.3f}"), stop):
+
+        def show(trainer: Trainer, loss: float) -> None:
+            score = "" if trainer.state.score is None else f", best {100 * trainer.state.score:.1f}"
+            bar.set_postfix_str(f"step {trainer.state.step}/{trainer.steps}, loss {loss:.3f}{score}", refresh=False)
+            bar.update(0)
+
+        if not tuning.run(show, stop):
             raise KeyboardInterrupt
         state, task = tuning.trainer.state, tuning.tasks[0]
         return {

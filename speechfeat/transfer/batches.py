@@ -91,6 +91,9 @@ class UtteranceBatches:
         audio: the recordings.
         rows: which of them.
         plan: how batches are made.
+
+    Raises:
+        ParameterError: if there is none, or one is longer than what the encoder takes at once.
     """
 
     def __init__(
@@ -101,6 +104,12 @@ class UtteranceBatches:
         if not len(self.rows):
             raise ParameterError("there is no utterance to make batches of")
         self._seconds = np.array([audio.seconds(int(row)) for row in self.rows])
+        longest, most = int(self._seconds.argmax()), encoder.backbone.max_samples
+        if most is not None and audio.sample_rate * self._seconds[longest] > most:
+            raise ParameterError(
+                f"utterance {self.rows[longest]} has {self._seconds[longest]:.1f} s, {encoder.name!r} takes at most "
+                f"{most / audio.sample_rate:.1f} s at once; leave it out, or cut it in a manifest (start, end)"
+            )
         self._epoch = lru_cache(maxsize=2)(self._plan_epoch)
         self._kept: dict[int, np.ndarray] = {}
         self._room = CACHE_BYTES

@@ -16,6 +16,7 @@ from torch.nn.utils import parametrize
 
 from speechfeat.encoders.checkpoint import CheckpointOptions, read_checkpoint
 from speechfeat.encoders.loading import load_encoder, locate
+from speechfeat.errors import ParameterError
 from speechfeat.heads.base import Head, HeadRecord
 from speechfeat.heads.binding import Binding
 from speechfeat.heads.networked import FrameHead
@@ -39,16 +40,19 @@ def save_encoder(model: TransferModel, directory: str | os.PathLike[str]) -> Non
         directory: made if it is not there; a checkpoint in it is replaced.
 
     Raises:
+        ParameterError: if the directory holds something else.
         ModelError: if the original is no longer there.
         StoreError: if the disk refuses.
     """
+    target = Path(directory)
+    if target.exists() and not (target / "config.json").is_file():
+        raise ParameterError(f"{str(target)!r} is there already and no checkpoint; give another path")
     merge_adapters(model)
     options = CheckpointOptions(**model.options)
     family, original, extractor = read_checkpoint(locate(model.encoder.name), options)
     # Before the family changes the modules, and with them the names, in place.
     state = original.state_dict(keep_vars=True)
     _overwrite(family.backbone(original, extractor, options).module, model.backbone.state_dict())
-    target = Path(directory)
     temporary = target.with_name(target.name + ".tmp")
     with disk_errors(f"write {target}"):
         shutil.rmtree(temporary, ignore_errors=True)
@@ -126,6 +130,8 @@ def _overwrite(module: nn.Module, trained: Mapping[str, Tensor]) -> None:
             path, _, leaf = name.rpartition(".")
             owner = module.get_submodule(path)
             if parametrize.is_parametrized(owner, leaf):
-                setattr(owner, leaf, value)
+                # Taken apart and put together, a weight is rounded; what was not trained is to stay as it was.
+                if not torch.equal(getattr(owner, leaf).to(value.device), value):
+                    setattr(owner, leaf, value)
             else:
                 getattr(owner, leaf).copy_(value)

@@ -26,12 +26,13 @@ from speechfeat.heads.holdout import split_validation
 from speechfeat.layers import Layers
 from speechfeat.store_config import disk_errors
 from speechfeat.transfer.batches import BatchPlan, UtteranceBatches
+from speechfeat.transfer.config import TrainConfig
 from speechfeat.transfer.heads import LOGISTIC, PooledClassifier, new_head
 from speechfeat.transfer.model import TransferModel
 from speechfeat.transfer.objectives import UNKNOWN, CrossEntropy, Objective, Task, predict
 from speechfeat.transfer.regimes import Regime, TopBlocks
 from speechfeat.transfer.saving import save_encoder, save_head
-from speechfeat.transfer.training import TrainConfig, Trainer
+from speechfeat.transfer.training import Trainer
 from speechfeat.types import Utterance
 
 ENCODER, HEAD_FOLDER = "encoder", "head"
