@@ -3,6 +3,7 @@
 import ctypes
 import re
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,12 +37,13 @@ def keep_freed_memory() -> None:
 
 
 def forget_peak(device: "torch.device") -> None:
-    """Begin to measure the peak of memory anew, of a CUDA device or of this process."""
+    """Begin to measure the peak of memory anew, of a CUDA device or of this process where Linux lets it."""
     if device.type == "cuda":
         import torch
 
         torch.cuda.reset_peak_memory_stats(device)
-    elif CLEAR_REFS.exists():
+        return
+    with suppress(OSError):
         CLEAR_REFS.write_text("5")
 
 

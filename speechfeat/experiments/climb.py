@@ -13,7 +13,6 @@ from sklearn.pipeline import Pipeline
 from tqdm import tqdm
 
 from speechfeat.classification import accuracy, average_recall, macro_f1
-from speechfeat.cli import tell
 from speechfeat.distillation.data import AudioCache
 from speechfeat.distillation.training import STATE
 from speechfeat.encoders.base import choose_device
@@ -66,16 +65,14 @@ class Climb:
         protocol = ladder.protocol(self.features.utterances)
         self.protocol = replace(protocol, folds=protocol.folds[: ladder.folds])
         self.classes = sorted(set(self.features.values()))
-        # Fitted on the same utterances for each of the rungs.
-        self._heads: dict[int, Mapping[str, Pipeline]] = {}
+        # Of the fold in hand: fitted on the same utterances for each of the rungs.
+        self._heads: tuple[int, Mapping[str, Pipeline]] = (-1, {})
         self.device = choose_device(ladder.extraction.get("device", "auto"))
 
     @cached_property
     def audio(self) -> AudioCache:
         """All utterances, decoded once for all rungs."""
-        rate = self.features.store.grid["sample_rate"]
-        tell(f"decoding into {self.out}, once")
-        return AudioCache(self.out, self.features.utterances, rate, exact=True)
+        return AudioCache(self.out, self.features.utterances, self.features.store.grid["sample_rate"], exact=True)
 
     def folder(self, rung: str, number: int) -> Path:
         """Of a fold."""
@@ -156,11 +153,11 @@ class Climb:
             rows=train,
             groups=self.protocol.inner,
             audio=self.audio,
-            start=self._heads.get(number),
+            start=self._heads[1] if self._heads[0] == number else None,
             device=self.device,
         )
         if tuning.start:
-            self._heads[number] = tuning.start
+            self._heads = (number, tuning.start)
 
         def show(trainer: Trainer, loss: float) -> None:
             score = "" if trainer.state.score is None else f", best {100 * trainer.state.score:.1f}"

@@ -98,10 +98,12 @@ class Ladder:
         names, count = [FROZEN, *self.rungs], len(climb.protocol.folds)
         found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
         with stopping(stop), tqdm(total=len(names) * count, unit="fold", disable=self.extraction.get("quiet")) as bar:
-            for name in names:
-                for number in range(count):
+            for number in range(count):
+                for name in names:
                     bar.set_description(f"{name} {number}", refresh=False)
                     found[name].append(climb.fold(name, number, stop, bar))
+                    if stop.is_set():
+                        raise KeyboardInterrupt
                     bar.update()
         results = {
             "title": self.title,
@@ -142,15 +144,13 @@ class Ladder:
         gains = {name: row["gain"] for name, row in results["rungs"].items() if row["gain"] is not None}
         better = [name for name, gain in gains.items() if gain["low"] > 0]
         worse = [name for name, gain in gains.items() if gain["high"] < 0]
-        said = []
-        if better:
-            best = max(better, key=lambda name: gains[name]["score"])
-            said.append(f"Better than frozen features beyond the interval: {', '.join(better)}; most of all {best}.")
-        else:
-            said.append("No rung is better than frozen features beyond the interval: stay with those.")
-        if worse:
-            said.append(f"Worse: {', '.join(worse)}.")
-        return " ".join(said)
+        if results["folds"] < 2 and results["of folds"] > 1:
+            return "One fold says nothing of how far it pays: run more."
+        said = f"Worse beyond the interval: {', '.join(worse)}." if worse else ""
+        if not better:
+            return f"No rung is better than frozen features beyond the interval: stay with those. {said}".rstrip()
+        best = max(better, key=lambda name: gains[name]["score"])
+        return f"Better than frozen features beyond the interval: {', '.join(better)}, most {best}. {said}".rstrip()
 
     def protocol(self, utterances: Sequence[Utterance]) -> Protocol:
         """How utterances of the corpus are divided."""

@@ -111,8 +111,18 @@ class PooledClassifier(nn.Module):
 
     @torch.no_grad()
     def take(self, pipeline: Pipeline) -> None:
-        """Become a fitted pipeline of `StandardScaler` and `LogisticRegression`."""
+        """Become a fitted pipeline of `StandardScaler` and `LogisticRegression`.
+
+        Raises:
+            ParameterError: if it takes other features, or tells other classes.
+        """
         scaler, classifier = pipeline[0], pipeline[-1]
+        found, wanted = (len(scaler.mean_), len(classifier.classes_)), (len(self.mean), len(self.linear.bias))
+        if found != wanted:
+            raise ParameterError(
+                f"a head of {found[0]} dimensions and {found[1]} classes cannot begin the training of one of "
+                f"{wanted[0]} dimensions and {wanted[1]} classes; fit it on the same layers, pooling and labels"
+            )
         self.mean.copy_(torch.from_numpy(scaler.mean_))
         self.scale.copy_(torch.from_numpy(scaler.scale_))
         weight, bias = classifier.coef_, classifier.intercept_

@@ -122,10 +122,12 @@ class Tuning:
     ) -> None:
         self.plan, self.out = plan, Path(out)
         chosen = np.arange(len(utterances)) if rows is None else np.asarray(rows, np.int64)
-        tasks = [_task(name, values, chosen, len(utterances)) for name, values in labels.items()]
-        if not tasks:
+        if not labels:
             raise ParameterError("there is no label to train for; give labels of at least one task")
-        train, validation = self._divide(tasks[0], chosen, groups)
+        first = _task(*next(iter(labels.items())), chosen, len(utterances))
+        train, validation = self._divide(first, chosen, groups)
+        # What is not trained cannot be told: a class that validation alone has is unknown.
+        tasks = [_task(name, values, train, len(utterances)) for name, values in labels.items()]
         self.tasks = [task.balanced(train) for task in tasks] if plan.balanced else tasks
         heads = {task.name: new_head(len(task.classes), plan.head, **plan.head_options) for task in tasks}
         seed = plan.training.seed
