@@ -1,5 +1,6 @@
 """Laws of models that are trained further: what learns, how fast, and what is saved."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -214,6 +215,19 @@ def test_merged_adapters_give_what_they_gave_beside_their_layers(source: Path, t
     states = model.states(batch)[0]
     frames = encoder.encode(CLIPS[1:2])[0].values
     assert np.allclose(states[1, 0, : len(frames)].detach(), frames, atol=1e-5)
+
+
+def test_adapters_without_peft_are_one_sentence(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(sf.ModelError, match=r'LoRA needs peft .*; install it: pip install -e "\.\[train\]"'):
+        sf.LoRA().prepare(load(checkpoint))
+
+
+def test_a_directory_of_something_else_is_not_replaced(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(sf.ParameterError, match="is there already and no checkpoint"):
+        save_encoder(load(checkpoint), tmp_path)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
 def test_what_cannot_be_trained_is_refused(checkpoint: Path) -> None:
