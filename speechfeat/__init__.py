@@ -20,6 +20,7 @@ _LAZY = {
     "AdaptationPlan": "experiments.adapting",
     "AdaptationResult": "experiments.adapting",
     "AdversarialClassifier": "heads.adversarial",
+    "Aligner": "alignment",
     "Answers": "experiments.crossval",
     "AudioError": "errors",
     "Augmentation": "augmentation",
@@ -104,11 +105,13 @@ _LAZY = {
     "UtteranceBatches": "transfer.batches",
     "Verification": "experiments.verify",
     "VerificationPlan": "experiments.trials",
+    "Word": "alignment",
     "accuracy": "classification",
     "add_corpus_options": "experiments.options",
     "add_encoder_options": "experiments.options",
     "add_output_options": "experiments.options",
     "add_settings": "experiments.options",
+    "align": "alignment",
     "as_norm": "verification",
     "average_recall": "classification",
     "bootstrap_interval": "metrics",
@@ -139,6 +142,7 @@ _LAZY = {
     "layer_errors": "experiments.scorers",
     "leak_report": "leaks",
     "listed_fold": "splits",
+    "load_aligner": "alignment",
     "load_encoder": "encoders.loading",
     "load_head": "heads.opening",
     "load_text_encoder": "encoders.text_loading",
@@ -163,6 +167,7 @@ _LAZY = {
     "plot_layers": "plots",
     "plot_mix": "plots",
     "plot_spotting": "plots",
+    "pool_words": "alignment",
     "pooled_head": "heads.estimators",
     "probe_layers": "probing",
     "read_augmentation": "augmentation",
@@ -187,6 +192,7 @@ _LAZY = {
     "verify_layers": "probing",
     "window_embeddings": "windows",
     "without_words": "experiments.mixing",
+    "word_rows": "alignment",
     "wrap_module": "encoders.wrapped",
     "write_long_recordings": "experiments.mixing",
     "write_report": "experiments.report",
@@ -198,6 +204,12 @@ __all__ = ["__version__", *_LAZY]  # noqa: PLE0604 - names of the table above
 if TYPE_CHECKING:
     from speechfeat.adaptation import Coral as Coral
     from speechfeat.adaptation import MeanVariance as MeanVariance
+    from speechfeat.alignment import Aligner as Aligner
+    from speechfeat.alignment import Word as Word
+    from speechfeat.alignment import align as align
+    from speechfeat.alignment import load_aligner as load_aligner
+    from speechfeat.alignment import pool_words as pool_words
+    from speechfeat.alignment import word_rows as word_rows
     from speechfeat.arguments import read_settings as read_settings
     from speechfeat.augmentation import Augmentation as Augmentation
     from speechfeat.augmentation import copies_of as copies_of
