@@ -66,15 +66,21 @@ _LAZY = {
     "LeakReport": "leaks",
     "Listening": "detection",
     "LoRA": "transfer.regimes",
+    "MatchConfig": "matching",
+    "MatchData": "experiments.retrieval",
+    "Matcher": "matching",
     "MeanVariance": "adaptation",
     "ModelError": "errors",
     "Outcomes": "spotting",
     "POOLED_KINDS": "heads.estimators",
+    "Pairs": "matching",
     "ParameterError": "errors",
+    "PhrasePlan": "experiments.words",
     "PooledHead": "heads.pooled",
     "Protocol": "experiments.protocol",
     "Prototypes": "heads.classifiers",
     "RUNGS": "experiments.ladder",
+    "Retrieval": "experiments.retrieval",
     "Scorer": "experiments.scorers",
     "Section": "experiments.report",
     "SpeechFeatures": "features",
@@ -109,8 +115,10 @@ _LAZY = {
     "accuracy": "classification",
     "add_corpus_options": "experiments.options",
     "add_encoder_options": "experiments.options",
+    "add_head_options": "experiments.options",
     "add_output_options": "experiments.options",
     "add_settings": "experiments.options",
+    "add_text_options": "experiments.options",
     "align": "alignment",
     "as_norm": "verification",
     "average_recall": "classification",
@@ -125,6 +133,7 @@ _LAZY = {
     "copies_of": "augmentation",
     "corpus_features": "experiments.features",
     "corpus_of": "experiments.options",
+    "corpus_text_features": "experiments.features",
     "cross_validate": "experiments.crossval",
     "det_curve": "metrics",
     "detect": "detection",
@@ -139,12 +148,16 @@ _LAZY = {
     "false_rejection_curve": "spotting",
     "features_folder": "experiments.features",
     "few_shot": "heads.episodes",
+    "head_of": "experiments.options",
+    "join_features": "experiments.features",
+    "join_stores": "joining",
     "layer_errors": "experiments.scorers",
     "leak_report": "leaks",
     "listed_fold": "splits",
     "load_aligner": "alignment",
     "load_encoder": "encoders.loading",
     "load_head": "heads.opening",
+    "load_matcher": "matching",
     "load_text_encoder": "encoders.text_loading",
     "macro_f1": "classification",
     "main_with_errors": "cli",
@@ -174,6 +187,9 @@ _LAZY = {
     "read_results": "experiments.report",
     "read_settings": "arguments",
     "read_speakers": "experiments.trials",
+    "recall": "matching",
+    "retrieval_ranks": "matching",
+    "retrieve": "experiments.retrieval",
     "reverse_gradient": "heads.adversarial",
     "save_encoder": "transfer.saving",
     "score_cell": "experiments.report",
@@ -183,15 +199,18 @@ _LAZY = {
     "spot_keywords": "experiments.listening",
     "stopping": "cli",
     "sweep_rates": "heads.framed",
+    "text_features_of": "experiments.options",
     "top_k_accuracy": "classification",
     "train_adapted_head": "heads.adapted",
     "train_angular_head": "heads.angular",
     "train_detector": "detectors",
     "train_frame_head": "heads.framed",
     "train_head": "heads.opening",
+    "train_matcher": "matching",
     "verify_layers": "probing",
     "window_embeddings": "windows",
     "without_words": "experiments.mixing",
+    "word_features": "experiments.words",
     "word_rows": "alignment",
     "wrap_module": "encoders.wrapped",
     "write_long_recordings": "experiments.mixing",
@@ -258,7 +277,9 @@ if TYPE_CHECKING:
     from speechfeat.experiments.crossval import cross_validate as cross_validate
     from speechfeat.experiments.features import CorpusFeatures as CorpusFeatures
     from speechfeat.experiments.features import corpus_features as corpus_features
+    from speechfeat.experiments.features import corpus_text_features as corpus_text_features
     from speechfeat.experiments.features import features_folder as features_folder
+    from speechfeat.experiments.features import join_features as join_features
     from speechfeat.experiments.features import model_slug as model_slug
     from speechfeat.experiments.ladder import RUNGS as RUNGS
     from speechfeat.experiments.ladder import Ladder as Ladder
@@ -270,15 +291,19 @@ if TYPE_CHECKING:
     from speechfeat.experiments.mixing import write_long_recordings as write_long_recordings
     from speechfeat.experiments.options import add_corpus_options as add_corpus_options
     from speechfeat.experiments.options import add_encoder_options as add_encoder_options
+    from speechfeat.experiments.options import add_head_options as add_head_options
     from speechfeat.experiments.options import add_output_options as add_output_options
     from speechfeat.experiments.options import add_settings as add_settings
+    from speechfeat.experiments.options import add_text_options as add_text_options
     from speechfeat.experiments.options import classification_of as classification_of
     from speechfeat.experiments.options import classification_parser as classification_parser
     from speechfeat.experiments.options import command_line as command_line
     from speechfeat.experiments.options import corpus_of as corpus_of
     from speechfeat.experiments.options import extraction_of as extraction_of
+    from speechfeat.experiments.options import head_of as head_of
     from speechfeat.experiments.options import models_of as models_of
     from speechfeat.experiments.options import settings_of as settings_of
+    from speechfeat.experiments.options import text_features_of as text_features_of
     from speechfeat.experiments.protocol import Protocol as Protocol
     from speechfeat.experiments.protocol import check_leaks as check_leaks
     from speechfeat.experiments.protocol import make_protocol as make_protocol
@@ -288,6 +313,9 @@ if TYPE_CHECKING:
     from speechfeat.experiments.report import score_cell as score_cell
     from speechfeat.experiments.report import write_report as write_report
     from speechfeat.experiments.report import write_results as write_results
+    from speechfeat.experiments.retrieval import MatchData as MatchData
+    from speechfeat.experiments.retrieval import Retrieval as Retrieval
+    from speechfeat.experiments.retrieval import retrieve as retrieve
     from speechfeat.experiments.scorers import Scorer as Scorer
     from speechfeat.experiments.scorers import layer_errors as layer_errors
     from speechfeat.experiments.spot import SpottingReport as SpottingReport
@@ -298,6 +326,8 @@ if TYPE_CHECKING:
     from speechfeat.experiments.trials import plan_verification as plan_verification
     from speechfeat.experiments.trials import read_speakers as read_speakers
     from speechfeat.experiments.verify import Verification as Verification
+    from speechfeat.experiments.words import PhrasePlan as PhrasePlan
+    from speechfeat.experiments.words import word_features as word_features
     from speechfeat.extraction import Extractor as Extractor
     from speechfeat.extraction import embed as embed
     from speechfeat.extraction import extract_features as extract_features
@@ -326,9 +356,17 @@ if TYPE_CHECKING:
     from speechfeat.heads.opening import load_head as load_head
     from speechfeat.heads.opening import train_head as train_head
     from speechfeat.heads.pooled import PooledHead as PooledHead
+    from speechfeat.joining import join_stores as join_stores
     from speechfeat.leaks import Leak as Leak
     from speechfeat.leaks import LeakReport as LeakReport
     from speechfeat.leaks import leak_report as leak_report
+    from speechfeat.matching import MatchConfig as MatchConfig
+    from speechfeat.matching import Matcher as Matcher
+    from speechfeat.matching import Pairs as Pairs
+    from speechfeat.matching import load_matcher as load_matcher
+    from speechfeat.matching import recall as recall
+    from speechfeat.matching import retrieval_ranks as retrieval_ranks
+    from speechfeat.matching import train_matcher as train_matcher
     from speechfeat.metrics import DetCurve as DetCurve
     from speechfeat.metrics import bootstrap_interval as bootstrap_interval
     from speechfeat.metrics import det_curve as det_curve

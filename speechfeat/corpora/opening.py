@@ -1,7 +1,7 @@
 """Known corpora by name."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
@@ -72,6 +72,7 @@ def open_corpus(
     label: str | None = None,
     group: str | None = None,
     split: str | None = None,
+    where: Mapping[str, Collection[str]] | None = None,
 ) -> Corpus:
     """Read a corpus as its authors distribute it: utterances with labels, official splits and trials.
 
@@ -84,6 +85,7 @@ def open_corpus(
             "manifest", its column.
         group: what no training and test set should share, if another; of "manifest", its column, if there is one.
         split: column of the official split of a "manifest", if there is one.
+        where: of a "manifest": column -> its values in the lines that are taken; none for any that is not empty.
 
     Raises:
         ParameterError: if the name is not known, files are missing or not those of the corpus, or a label is not there.
@@ -94,13 +96,15 @@ def open_corpus(
     """
     key = name.lower().replace("_", "-")
     if key == _MANIFEST:
-        return _ungrouped(read_columns(root, label, group, split))
+        return _ungrouped(read_columns(root, label, group, split, where))
     if key not in _KNOWN:
         close = get_close_matches(key, CORPORA, n=2, cutoff=0.5)
         meant = f"; did you mean {' or '.join(map(repr, close))}?" if close else ";"
         raise ParameterError(f"unknown corpus {name!r}{meant} Known are: {', '.join(CORPORA)}")
     if split is not None:
         raise ParameterError(f"split={split!r} is a column of a manifest; {key!r} has its own splits or none")
+    if where:
+        raise ParameterError(f"where={dict(where)} is of columns of a manifest; {key!r} is taken whole")
     top = Path(os.fsdecode(root))
     if not top.is_dir():
         raise ParameterError(f"{str(top)!r} is not a directory; give the one that {key!r} was unpacked into")

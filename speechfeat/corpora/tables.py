@@ -1,7 +1,7 @@
 """Corpora of any make: a folder a label, or a manifest with columns of labels."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,7 +36,11 @@ def read_folders(root: Path, label: str = "label") -> Corpus:
 
 
 def read_columns(
-    source: str | os.PathLike[str], label: str | None, group: str | None = None, split: str | None = None
+    source: str | os.PathLike[str],
+    label: str | None,
+    group: str | None = None,
+    split: str | None = None,
+    where: Mapping[str, Collection[str]] | None = None,
 ) -> Corpus:
     """A manifest, see `corpus.discover`, with the names of its columns.
 
@@ -46,10 +50,18 @@ def read_columns(
         group: column of what no training and test set should share.
         split: column of the split of an utterance: train, validation (valid, val, dev) and test, or other names for
             folds; an utterance with an empty cell is in none.
+        where: column -> its values in the lines that are taken; none for any that is not empty.
     """
     utterances, name = discover(source), repr(os.fsdecode(source))
     columns = dict.fromkeys(column for utterance in utterances for column in utterance.labels)
     listed = ", ".join(columns) or "none"
+    for wanted, values in (where or {}).items():
+        if wanted not in columns:
+            raise ParameterError(f"{name} has no column {wanted!r}; it has: {listed}")
+        utterances = [one for one in utterances if _is_wanted(one.labels.get(wanted, ""), values)]
+        if not utterances:
+            said = f" of {', '.join(values)}" if values else ""
+            raise ParameterError(f"no line of {name} has a {wanted}{said} and what else is asked for")
     if label is None:
         raise ParameterError(f"{name} needs label=, one of its columns: {listed}")
     for role, column in (("label", label), ("group", group), ("split", split)):
@@ -63,6 +75,10 @@ def read_columns(
     splits = None if split is None else _splits(utterances, split)
     folded = splits is not None and not {"train", "test"} & set(splits)
     return Corpus(Path(os.fsdecode(source)).name, utterances, label, group, splits, folded)
+
+
+def _is_wanted(cell: str, values: Collection[str]) -> bool:
+    return cell in values if values else bool(cell)
 
 
 def _splits(utterances: Sequence[Utterance], column: str) -> dict[str, list[str]]:

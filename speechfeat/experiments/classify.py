@@ -20,7 +20,7 @@ from speechfeat.classification import confusion_matrix
 from speechfeat.cli import tell
 from speechfeat.corpora.base import Corpus
 from speechfeat.errors import ParameterError
-from speechfeat.experiments.crossval import Answers, HeadPlan, cross_validate
+from speechfeat.experiments.crossval import MEASURES, Answers, HeadPlan, cross_validate
 from speechfeat.experiments.features import POOL, CorpusFeatures, corpus_features, features_folder, model_slug
 from speechfeat.experiments.protocol import Protocol, check_leaks, make_protocol
 from speechfeat.experiments.report import Section, markdown_table, read_results, write_report, write_results
@@ -30,7 +30,6 @@ from speechfeat.heads.framed import FRAME_KINDS
 from speechfeat.leaks import LeakReport
 from speechfeat.probing import LayerScore
 
-METRICS = ("accuracy", "uar", "macro_f1")
 ANSWERS = "answers.csv"
 # Classes in an episode of few examples, and questions of each: small corpora have no more.
 MOST_WAYS, QUERIES = 5, 5
@@ -77,8 +76,8 @@ class Classification:
     command: str = ""
 
     def __post_init__(self) -> None:
-        if self.metric not in METRICS:
-            raise ParameterError(f"metric={self.metric!r} is not known; use {', '.join(METRICS)}")
+        if self.metric not in MEASURES:
+            raise ParameterError(f"metric={self.metric!r} is not known; use {', '.join(MEASURES)}")
         if self.copies < 0:
             raise ParameterError(f"copies={self.copies} must be at least 0")
         if not self.models:

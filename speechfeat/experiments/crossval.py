@@ -19,6 +19,7 @@ from speechfeat.probing import LayerScore
 from speechfeat.store import Store
 
 TOP_K = 3
+MEASURES: Mapping[str, Callable[..., float]] = {"accuracy": accuracy, "uar": average_recall, "macro_f1": macro_f1}
 
 
 @dataclass(frozen=True)
@@ -66,14 +67,9 @@ class Answers:
         shares = self.augmented if augmented else self.probabilities
         if shares is None:
             raise ParameterError("there are no augmented copies of the utterances; give copies to cross_validate")
-        # Numbers are compared faster than names.
-        columns = {name: column for column, name in enumerate(self.classes)}
-        labels = np.array([columns[label] for label in self.labels])
-        answers = shares.argmax(axis=1)
+        labels, answers = self._codes(), shares.argmax(axis=1)
         statistics: dict[str, tuple[Callable[..., float], np.ndarray]] = {
-            "accuracy": (accuracy, answers),
-            "uar": (average_recall, answers),
-            "macro_f1": (macro_f1, answers),
+            name: (measure, answers) for name, measure in MEASURES.items()
         }
         if len(self.classes) > TOP_K:
             statistics[f"top_{TOP_K}"] = (partial(top_k_accuracy, k=TOP_K), shares)
@@ -83,6 +79,36 @@ class Answers:
             )
             for name, (statistic, given) in statistics.items()
         }
+
+    def gain(self, other: "Answers", metric: str = "accuracy", *, num: int = 1000) -> LayerScore:
+        """What these answers have over others to the same utterances, with its 95 % bootstrap interval.
+
+        Both are scored on the same draws, so that what makes an utterance or a speaker hard for both is not in the
+        interval.
+
+        Args:
+            other: answers to the same utterances.
+            metric: "accuracy", "uar" or "macro_f1".
+            num: draws.
+
+        Raises:
+            ParameterError: if the utterances are others, or the metric is not known.
+        """
+        if metric not in MEASURES:
+            raise ParameterError(f"metric={metric!r} is not known; use {', '.join(MEASURES)}")
+        if self.ids != other.ids or self.classes != other.classes:
+            raise ParameterError("the answers are to other utterances; cross-validate both on the same ones")
+
+        def difference(labels: np.ndarray, mine: np.ndarray, theirs: np.ndarray) -> float:
+            return MEASURES[metric](labels, mine) - MEASURES[metric](labels, theirs)
+
+        arrays = (self._codes(), self.probabilities.argmax(axis=1), other.probabilities.argmax(axis=1))
+        return LayerScore(difference(*arrays), *bootstrap_interval(difference, *arrays, groups=self.groups, num=num))
+
+    def _codes(self) -> np.ndarray:
+        """The number of each label among the classes: numbers are compared faster than names."""
+        columns = {name: column for column, name in enumerate(self.classes)}
+        return np.array([columns[label] for label in self.labels])
 
 
 @dataclass(frozen=True)

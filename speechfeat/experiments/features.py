@@ -2,7 +2,8 @@
 
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,19 @@ from torch import nn
 
 from speechfeat.augmentation import Augmentation
 from speechfeat.cli import stopping, tell
-from speechfeat.config import ExtractConfig
+from speechfeat.config import ExtractConfig, TextConfig
 from speechfeat.corpora.base import Corpus
 from speechfeat.encoders.base import Encoder
 from speechfeat.encoders.loading import as_encoder
-from speechfeat.errors import AudioError
+from speechfeat.encoders.text import TextEncoder
+from speechfeat.encoders.text_loading import as_text_encoder
+from speechfeat.errors import InputError
+from speechfeat.extracting import BaseExtractor
 from speechfeat.extraction import Extractor
+from speechfeat.joining import join_stores
 from speechfeat.progress import Progress
 from speechfeat.store import Store
+from speechfeat.text_extraction import TextExtractor
 from speechfeat.types import Utterance
 
 POOL = "mean+std"
@@ -48,6 +54,14 @@ class CorpusFeatures:
         """A label of every utterance that has features; None is the one to be told."""
         wanted = self.corpus.label if label is None else label
         return [utterance.labels.get(wanted, "") for utterance in self.utterances]
+
+    def of(self, store: Store) -> "CorpusFeatures":
+        """Other features of the same utterances.
+
+        Args:
+            store: that has them all.
+        """
+        return replace(self, store=store)
 
 
 def corpus_features(
@@ -83,32 +97,105 @@ def corpus_features(
 
     Raises:
         SpeechfeatError: if the encoder cannot be loaded, or the store is of another configuration.
-        AudioError: if no recording could be read.
+        InputError: if no recording could be read.
         KeyboardInterrupt: after Ctrl-C.
     """
     encoder = as_encoder(model, layers, device=device, dtype=dtype, **encoder_options)
     extractor = Extractor(encoder, ExtractConfig(pool=pool, frames=frames, augmentation=augmentation))
-    found = extractor.survey(corpus.utterances)
+    return _extract(corpus, corpus.utterances, extractor, folder, quiet)
+
+
+def corpus_text_features(
+    corpus: Corpus,
+    folder: str | os.PathLike[str],
+    model: str | os.PathLike[str] | nn.Module | TextEncoder,
+    layers: Any = "last",
+    *,
+    text: str = "text",
+    pool: str = "mean",
+    frames: bool = False,
+    device: str = "auto",
+    dtype: str = "auto",
+    quiet: bool = False,
+    **encoder_options: Any,
+) -> CorpusFeatures:
+    """Extract the features of a corpus's transcripts into a store, or take them from there; as `corpus_features`.
+
+    Args:
+        corpus: from `open_corpus`.
+        folder: of the store.
+        model: as for `load_text_encoder`, or an encoder.
+        layers: as for `load_text_encoder`.
+        text: the label that is the transcript; utterances without it are left out.
+        pool: of the embeddings.
+        frames: whether the states of tokens are kept too.
+        device: as for `load_text_encoder`.
+        dtype: as for `load_text_encoder`.
+        quiet: no progress bar.
+        encoder_options: further arguments of `load_text_encoder`.
+
+    Raises:
+        ParameterError: if no utterance has a transcript.
+        SpeechfeatError: if the encoder cannot be loaded, or the store is of another configuration.
+        InputError: if no text could be encoded.
+        KeyboardInterrupt: after Ctrl-C.
+    """
+    pairs = zip(corpus.utterances, corpus.values(text), strict=True)
+    spoken = [replace(utterance, text=words) for utterance, words in pairs if words.strip()]
+    if len(spoken) < len(corpus.utterances):
+        count = len(corpus.utterances)
+        tell(f"{count - len(spoken)} of {count} utterances have no {text!r} and are left out")
+    encoder = as_text_encoder(model, layers, device=device, dtype=dtype, **encoder_options)
+    extractor = TextExtractor(encoder, TextConfig(pool=pool, frames=frames))
+    return _extract(corpus, spoken, extractor, folder, quiet)
+
+
+def join_features(parts: Sequence[CorpusFeatures], folder: str | os.PathLike[str]) -> CorpusFeatures:
+    """Embeddings of one corpus by several encoders side by side, of the utterances that all of them have.
+
+    Args:
+        parts: of the corpus.
+        folder: of the store that is made; see `join_stores`.
+
+    Raises:
+        ParameterError: as of `join_stores`.
+        StoreError: as of `join_stores`.
+    """
+    store = join_stores([part.store for part in parts], folder)
+    utterances = [one for one in parts[0].utterances if one.id in store]
+    return CorpusFeatures(parts[0].corpus, store, utterances, [row for part in parts for row in part.failures])
+
+
+def _extract(
+    corpus: Corpus,
+    utterances: Sequence[Utterance],
+    extractor: BaseExtractor,
+    folder: str | os.PathLike[str],
+    quiet: bool,
+) -> CorpusFeatures:
+    """Run an extractor over utterances of a corpus, as far as the store has them not."""
+    found = extractor.survey(utterances)
     writer = extractor.open(folder, found)
     hours = extractor.forecast(found, folder, writer.done).hours
-    with stopping(extractor.stop), Progress(hours, shown=not quiet and hours > 0) as progress:
+    shown = not quiet and hours > 0
+    with stopping(extractor.stop), Progress(hours, shown=shown, measure=extractor.medium.measure) as progress:
         summary = extractor.run(found, writer, progress.update)
     if summary.interrupted:
         tell(f"interrupted; what was done is kept in {os.fspath(folder)}, and the same command goes on from here")
         raise KeyboardInterrupt
     store = Store(folder)
-    utterances = [utterance for utterance in corpus.utterances if utterance.id in store]
-    known = {utterance.id for utterance in corpus.utterances}
+    known = {utterance.id for utterance in utterances}
+    there = [one for one in corpus.utterances if one.id in known and one.id in store]
     failures = [failure for failure in store.errors() if failure["id"] in known]
-    if not utterances:
+    if not there:
         reason = f", first {failures[0]['id']}: {failures[0]['reason']}" if failures else ""
-        raise AudioError(f"none of the {len(known)} recordings of {corpus.name!r} could be read{reason}")
+        raise InputError(f"none of the {len(known)} {extractor.inputs} of {corpus.name!r} could be read{reason}")
     if failures:
         tell(
-            f"{len(failures)} of {len(known)} recordings failed and are left out, first {failures[0]['id']}: "
+            f"{len(failures)} of {len(known)} {extractor.inputs} failed and are left out, first {failures[0]['id']}: "
             f"{failures[0]['reason']}"
         )
-    return CorpusFeatures(corpus, store, utterances, failures)
+    return CorpusFeatures(corpus, store, there, failures)
 
 
 def features_folder(

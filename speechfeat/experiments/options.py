@@ -1,6 +1,7 @@
 """The command line that recipes share."""
 
 import argparse
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -11,9 +12,9 @@ from speechfeat.corpora.base import Corpus
 from speechfeat.corpora.opening import CORPORA, open_corpus
 from speechfeat.encoders.catalog import DEFAULT_MODEL
 from speechfeat.errors import ParameterError
-from speechfeat.experiments.classify import METRICS, Classification
-from speechfeat.experiments.crossval import HeadPlan
-from speechfeat.experiments.features import POOL
+from speechfeat.experiments.classify import Classification
+from speechfeat.experiments.crossval import MEASURES, HeadPlan
+from speechfeat.experiments.features import POOL, CorpusFeatures, corpus_text_features, features_folder, model_slug
 from speechfeat.heads.framed import FRAME_KINDS, RATES
 from speechfeat.heads.opening import HEAD_KINDS
 
@@ -28,6 +29,13 @@ def add_corpus_options(parser: argparse.ArgumentParser, corpus: str | None = Non
     )
     group.add_argument("--group", help="what training and test do not share, such as speaker; of manifest, its column")
     group.add_argument("--split-column", help="of manifest: its column of train, validation, test, or folds")
+    group.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="COLUMN[=VALUE,VALUE]",
+        help="of manifest: take only lines with one of these values, or with any; again for more",
+    )
 
 
 def add_encoder_options(parser: argparse.ArgumentParser) -> None:
@@ -68,6 +76,45 @@ def add_settings(group: argparse._ArgumentGroup, what: str) -> None:
     )
 
 
+def add_head_options(
+    parser: argparse.ArgumentParser, *, metric: str = "accuracy", split: str = "auto"
+) -> argparse._ArgumentGroup:
+    """Add which head is trained, and on what it is tested; the group of these options.
+
+    Args:
+        parser: of a recipe.
+        metric: that is looked at.
+        split: that is made if none is named.
+    """
+    group = parser.add_argument_group("head and protocol")
+    group.add_argument("--head", default="logistic", help=f"{', '.join(HEAD_KINDS)} (%(default)s)")
+    add_settings(group, "the head, such as epochs=20, width=64 or class_weight=balanced")
+    group.add_argument("--sweep", action="store_true", help="of a head on frames: try the learning rates 1e-1 to 1e-5")
+    group.add_argument(
+        "-l",
+        "--layers",
+        default="auto",
+        help="auto: the best on the training data; all: side by side, or mixed; 7; 0,4",
+    )
+    group.add_argument(
+        "--split",
+        default=split,
+        help="official, logo (leave one group out), group-k, k, or LABEL=VALUE,VALUE to test those (%(default)s)",
+    )
+    group.add_argument("--folds", type=int, default=5, help="of group-k and k (%(default)s)")
+    group.add_argument("--metric", default=metric, choices=list(MEASURES), help="that is looked at (%(default)s)")
+    return group
+
+
+def add_text_options(parser: argparse.ArgumentParser) -> None:
+    """Add what names an encoder of the corpus's transcripts and says how it is run."""
+    group = parser.add_argument_group("text")
+    group.add_argument("--text-model", required=True, help="encoder of texts: catalogue name, hub id or directory")
+    group.add_argument("--text-layers", default="last", help="one layer of it (%(default)s)")
+    group.add_argument("--text-pool", default="mean", help="mean, mean+std, cls, last_token (%(default)s)")
+    group.add_argument("--text", default="text", help="label that is the transcript (%(default)s)")
+
+
 def classification_parser(
     description: str, *, corpus: str | None = None, metric: str = "accuracy", split: str = "auto"
 ) -> argparse.ArgumentParser:
@@ -85,36 +132,29 @@ def classification_parser(
     add_corpus_options(parser, corpus)
     add_encoder_options(parser)
     add_output_options(parser)
-    group = parser.add_argument_group("head and protocol")
-    group.add_argument("--head", default="logistic", help=f"{', '.join(HEAD_KINDS)} (%(default)s)")
-    add_settings(group, "the head, such as epochs=20, width=64 or class_weight=balanced")
-    group.add_argument("--sweep", action="store_true", help="of a head on frames: try the learning rates 1e-1 to 1e-5")
-    group.add_argument(
-        "-l",
-        "--layers",
-        default="auto",
-        help="auto: the best on the training data; all: side by side, or mixed; 7; 0,4",
-    )
-    group.add_argument(
-        "--split",
-        default=split,
-        help="official, logo (leave one group out), group-k, k, or LABEL=VALUE,VALUE to test those (%(default)s)",
-    )
+    group = add_head_options(parser, metric=metric, split=split)
     group.add_argument(
         "--tta", type=int, default=0, metavar="N", help="score averages over N augmented copies of each utterance too"
     )
     group.add_argument(
         "--shots", type=int, action="append", default=[], metavar="K", help="try prototypes of K examples a class, too"
     )
-    group.add_argument("--folds", type=int, default=5, help="of group-k and k (%(default)s)")
-    group.add_argument("--metric", default=metric, choices=METRICS, help="that is looked at (%(default)s)")
     return parser
 
 
 def corpus_of(options: argparse.Namespace) -> Corpus:
     """The corpus that options name."""
+    where = {
+        column: [value for value in values.split(",") if value]
+        for column, _, values in (text.partition("=") for text in options.where)
+    }
     return open_corpus(
-        options.corpus, options.root, label=options.label, group=options.group, split=options.split_column
+        options.corpus,
+        options.root,
+        label=options.label,
+        group=options.group,
+        split=options.split_column,
+        where=where,
     )
 
 
@@ -142,6 +182,28 @@ def settings_of(options: argparse.Namespace) -> dict[str, Any]:
     return read_settings(options.settings, "--set", "epochs=20")
 
 
+def text_features_of(options: argparse.Namespace, corpus: Corpus, kept: str | os.PathLike[str]) -> CorpusFeatures:
+    """Features of a corpus's transcripts, by the options of `add_text_options`.
+
+    Args:
+        options: of the command line.
+        corpus: with transcripts.
+        kept: directory of features; a folder in it is theirs.
+    """
+    folder = features_folder(kept, options.text_model, corpus, pool=options.text_pool)
+    return corpus_text_features(
+        corpus,
+        folder.with_name(f"{folder.name}-text-{model_slug(options.text_layers)}"),
+        options.text_model,
+        options.text_layers,
+        text=options.text,
+        pool=options.text_pool,
+        device=options.device,
+        dtype=options.dtype,
+        quiet=options.quiet,
+    )
+
+
 def head_options_of(options: argparse.Namespace) -> dict[str, Any]:
     """What options say of the head, for `train_head`.
 
@@ -154,6 +216,11 @@ def head_options_of(options: argparse.Namespace) -> dict[str, Any]:
             raise ParameterError(f"--sweep is for heads on frames ({', '.join(FRAME_KINDS)}), not {options.head!r}")
         found["rates"] = RATES
     return found
+
+
+def head_of(options: argparse.Namespace) -> HeadPlan:
+    """The head that options name, and how it is trained."""
+    return HeadPlan(options.head, options.layers, options.seed, head_options_of(options))
 
 
 def command_line() -> str:
@@ -177,7 +244,7 @@ def classification_of(
         corpus_of(options) if corpus is None else corpus,
         models=models_of(options),
         out=options.out,
-        head=HeadPlan(options.head, options.layers, options.seed, head_options_of(options)),
+        head=head_of(options),
         pool=options.pool,
         split=options.split,
         k=options.folds,
