@@ -10,6 +10,7 @@ the layer of the speech encoder chosen on the training data. What both have over
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,10 @@ def compare(corpus: sf.Corpus, model: str, options: argparse.Namespace) -> dict[
     """Scores of the three, and what both have over each; the head on both is saved."""
     features = extract(corpus, model, options)
     plan = sf.head_of(options)
+    # The layer of the text encoder is the one that was extracted.
+    plans = {SPEECH: plan, TEXT: replace(plan, layers=None), BOTH: plan}
     protocol = sf.make_protocol(corpus, features[BOTH].utterances, options.split, k=options.folds, seed=options.seed)
-    answers = {name: sf.cross_validate(found, protocol, plan) for name, found in features.items()}
+    answers = {name: sf.cross_validate(found, protocol, plans[name]) for name, found in features.items()}
     scores = {name: found.scores() for name, found in answers.items()}
     head = plan.train(features[BOTH], range(len(features[BOTH].utterances)), protocol.inner)
     head.score(protocol=protocol.about, **{name: score._asdict() for name, score in scores[BOTH].items()})

@@ -83,12 +83,22 @@ def find(data: sf.MatchData, options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def spot(task: str, model: str, matcher: sf.Matcher, known: set[str], options: argparse.Namespace) -> dict[str, Any]:
-    """How many recordings of keywords are told by typed words."""
-    name, root, label = [*task.split(":"), ""][:3]
+def read_keywords(task: str) -> sf.Corpus:
+    """The corpus of `CORPUS:DIR[:LABEL]`.
+
+    Raises:
+        ParameterError: if it is not of that form, or the corpus cannot be read.
+    """
+    name, root, label = [*task.split(":"), "", ""][:3]
     if not root:
         raise sf.ParameterError(f"--spot {task!r} must be CORPUS:DIR[:LABEL], as in fsdd:path/to/fsdd")
-    corpus = sf.open_corpus(name, root, label=label or None)
+    return sf.open_corpus(name, root, label=label or None)
+
+
+def spot(
+    corpus: sf.Corpus, model: str, matcher: sf.Matcher, known: set[str], options: argparse.Namespace
+) -> dict[str, Any]:
+    """How many recordings of keywords are told by typed words."""
     kept = options.features or options.out / "features"
     folder = sf.features_folder(kept, model, corpus, pool=options.pool)
     features = sf.corpus_features(
@@ -118,7 +128,7 @@ def spot(task: str, model: str, matcher: sf.Matcher, known: set[str], options: a
     }
 
 
-def run(corpus: sf.Corpus, model: str, options: argparse.Namespace) -> dict[str, Any]:
+def run(corpus: sf.Corpus, keywords: dict[str, sf.Corpus], model: str, options: argparse.Namespace) -> dict[str, Any]:
     """Retrieval in folds, then a matcher of all speakers, which is saved and tells keywords."""
     data = extract(corpus, model, options)
     result = find(data, options)
@@ -127,7 +137,7 @@ def run(corpus: sf.Corpus, model: str, options: argparse.Namespace) -> dict[str,
     matcher.about |= {"text": [options.text_model, options.text_layers, options.text_pool]}
     matcher.save(options.out / sf.model_slug(model) / "matcher")
     known = set(data.pairs.names)
-    spotted = {task: spot(task, model, matcher, known, options) for task in options.spot}
+    spotted = {task: spot(other, model, matcher, known, options) for task, other in keywords.items()}
     return {**result, "sentences": int(data.is_whole.sum()), "pairs": len(data.ids), "keywords": spotted}
 
 
@@ -160,8 +170,9 @@ def main() -> int:
     options = read_arguments()
     # What is to be told here is the sentence; every line has a speaker.
     options.label = options.label or options.group
+    keywords = {task: read_keywords(task) for task in options.spot}
     corpus = sf.corpus_of(options)
-    results = {model: run(corpus, model, options) for model in sf.models_of(options)}
+    results = {model: run(corpus, keywords, model, options) for model in sf.models_of(options)}
     sf.write_results(options.out, {"command": sf.command_line(), "corpus": corpus.name, "models": results})
     sections = report(results)
     sf.write_report(options.out, "Speech and text in one space", sf.command_line(), sections)

@@ -1,5 +1,6 @@
 """The recipes on speech and text, as a user runs them: on a made corpus, with tiny encoders of texts."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -49,7 +50,7 @@ def test_both_tell_what_each_alone_tells_in_part(manifest: Path, text_checkpoint
     out = tmp_path / "out"
     options = (
         *("--root", manifest, "--where", "text", "--label", "both", "--group", "speaker", "-m", "mfcc", "-q"),
-        *("--text-model", text_checkpoint, "--text-pool", "mean", "-o", out),
+        *("--text-model", text_checkpoint, "--text-pool", "mean", "-o", out, "--set", "C=0.1"),
     )
     done = run("speech_text_fusion", *options)
     assert done.returncode == 0, done.stderr
@@ -69,16 +70,74 @@ def test_both_tell_what_each_alone_tells_in_part(manifest: Path, text_checkpoint
     head = sf.load_head(out / "mfcc" / "head")
     store = sf.Store(next((out / "features").glob("mfcc*-*checkpoint*")))
     assert (head.predict(store)["label"] == [key.split("-")[1] for key in store.ids]).mean() < 1
-    again = run("speech_text_fusion", *options)
-    assert again.stdout == done.stdout
 
 
-def test_speech_and_text_are_matched(manifest: Path, text_checkpoint: Path, tmp_path: Path) -> None:
+WORDS = ("the", "cat", "sat", "on", "mat", "box", "cart", "road")
+
+
+def write_sentences(folder: Path) -> tuple[Path, Path]:
+    """Sentences of three words by six speakers, each once, and words by themselves; a word is a tone."""
+    rng, times = np.random.default_rng(0), np.arange(8000) / 16000
+    tones = {word: 0.2 * np.sin(2 * np.pi * 300 * 1.3**number * times) for number, word in enumerate(WORDS)}
+    triples = rng.permutation(list(itertools.permutations(WORDS, 3)))[:36].tolist()
+    sentences = [(f"s{number % 6}", words) for number, words in enumerate(triples)]
+    tables = []
+    for name, said in (("sentences", sentences), ("words", [("x", [word]) for word in WORDS])):
+        rows = []
+        for number, (speaker, words) in enumerate(said):
+            samples = np.concatenate([tones[word] for word in words])
+            noise = 0.01 * rng.standard_normal(len(samples))
+            soundfile.write(folder / f"{name}{number}.wav", samples + noise, 16000)
+            rows.append({"path": f"{name}{number}.wav", "speaker": speaker, "text": " ".join(words)})
+        tables.append(folder / f"{name}.tsv")
+        pd.DataFrame(rows).to_csv(tables[-1], sep="\t", index=False)
+    return tables[0], tables[1]
+
+
+def test_speech_and_text_are_matched(text_checkpoint: Path, tmp_path: Path) -> None:
+    sentences, words = write_sentences(tmp_path)
     out, unseen = tmp_path / "out", tmp_path / "unseen.csv"
     unseen.write_text("speaker\ns0\ns1\n")
-    options = (
-        *("--root", manifest, "--where", "text", "-q", "--dtype", "float32", "--folds", "2", "--unseen", unseen),
-        *("--text-model", text_checkpoint, "-o", out, "--spot", f"manifest:{manifest}:sound", "-l", "1,2"),
+    done = run(
+        *("speech_text_match", "--root", sentences, "-q", "--dtype", "float32", "--folds", "2", "-l", "1,2"),
+        *("--text-model", text_checkpoint, "-o", out, "--unseen", unseen, "--spot", f"manifest:{words}:text"),
     )
-    done = run("speech_text_match", *options)
     assert done.returncode == 0, done.stderr
+    found = json.loads((out / "results.json").read_text())["models"]["conformer-s"]
+    assert (found["sentences"], found["galleries"]) == (36, [18, 18])
+    assert found["pairs"] > 4 * 36  # words and phrases too
+    scores = found["scores"]
+    assert {name: scores[name]["recordings"] for name in scores} == {
+        "text for speech, all": 36,
+        "text for speech, unseen by the encoder": 12,
+        "speech for text, all": 36,
+        "speech for text, unseen by the encoder": 12,
+    }
+    for one in scores.values():
+        assert one["R@1"]["low"] <= one["R@1"]["score"] <= one["R@10"]["score"] <= one["R@10"]["high"]
+    # Three of eight tones in any order, on which the first of 18 is right by chance in one of 18.
+    assert scores["text for speech, all"]["R@10"]["score"] > 10 / 18
+    (told,) = found["keywords"].values()
+    assert (told["recordings"], told["words"], told["chance"], told["never heard"]) == (8, 8, 1 / 8, [])
+    assert sf.load_matcher(out / "conformer-s" / "matcher").about["speech"] == ["conformer-s", "1,2", "mean+std"]
+    assert "Keywords by typed words" in (out / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options", "message"),
+    [
+        ("speech_text_fusion", ("--label", "sound"), "have no 'sound'; fill or drop those lines"),
+        ("speech_text_fusion", ("--label", "sound", "--where", "mood"), "has no column 'mood'"),
+        ("speech_text_match", (), "have no 'speaker'; fill or drop those lines"),
+        ("speech_text_match", ("--spot", "fsdd"), "--spot 'fsdd' must be CORPUS:DIR[:LABEL]"),
+    ],
+)
+def test_a_mistake_is_one_sentence(
+    recipe: str, options: tuple[str, ...], message: str, manifest: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    done = run(recipe, "--root", manifest, *options, "--text-model", "any", "-o", out, "-q")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert message in done.stderr
+    assert not out.exists()

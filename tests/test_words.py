@@ -84,7 +84,11 @@ def make_data(speakers: int = 12, each: int = 12) -> sf.MatchData:
     speech = values @ heard + 0.05 * rng.standard_normal((len(values), 10))
     is_whole = np.array(["#" not in name for name in names])
     return sf.MatchData(
-        sf.Pairs(speech, values @ written, list(texts)), np.array(names), np.array(owners), np.array(sentences), is_whole
+        sf.Pairs(speech, values @ written, list(texts)),
+        np.array(names),
+        np.array(owners),
+        np.array(sentences),
+        is_whole,
     )
 
 
