@@ -67,14 +67,14 @@ class MatchConfig:
         ParameterError: for a value out of range.
     """
 
-    dim: int = 256
-    hidden: int = 512
+    dim: int = 128
+    hidden: int = 256
     dropout: float = 0.3
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     weight_decay: float = 0.1
     batch_size: int = 512
-    epochs: int = 40
-    patience: int = 6
+    epochs: int = 20
+    patience: int = 3
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -1,5 +1,6 @@
 """Words and phrases of a corpus, and retrieval over folds of speakers."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,9 @@ def test_words_phrases_and_the_whole_are_pooled_from_one_run(
     again = sf.word_features(corpus, tmp_path, encoder, aligner, plan=plan, quiet=True)
     assert again.utterances == found.utterances
     assert before == {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.parquet")}
+    utterances = [replace(one, labels={**one.labels, "text": "another"}) for one in corpus.utterances]
+    with pytest.raises(sf.StoreError, match="is not the one that the store"):
+        sf.word_features(replace(corpus, utterances=utterances), tmp_path, encoder, aligner, plan=plan, quiet=True)
     with pytest.raises(sf.StoreError, match="phrases"):
         sf.word_features(corpus, tmp_path, encoder, aligner, quiet=True)
 

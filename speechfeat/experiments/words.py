@@ -15,7 +15,7 @@ from speechfeat.cli import tell
 from speechfeat.corpora.base import Corpus
 from speechfeat.encoders.base import Encoder
 from speechfeat.encoders.loading import as_encoder
-from speechfeat.errors import AudioError, InputError
+from speechfeat.errors import AudioError, InputError, StoreError
 from speechfeat.experiments.features import POOL, CorpusFeatures
 from speechfeat.pooling import check_pool, pooled_dim
 from speechfeat.store import Store
@@ -82,8 +82,8 @@ def word_features(
 
     Raises:
         ParameterError: if no utterance has a transcript.
-        SpeechfeatError: if the encoder cannot be loaded, or the store is of another configuration.
-        AudioError: if no recording could be aligned.
+        SpeechfeatError: if the encoder cannot be loaded, or the store is of another configuration or other transcripts.
+        AudioError: if no recording could be read.
     """
     parts = _Parts(as_encoder(model, layers, **encoder_options), aligner, check_pool(pool), plan or PhrasePlan())
     spoken = [one for one, words in zip(corpus.utterances, corpus.values(text), strict=True) if words.strip()]
@@ -95,6 +95,7 @@ def word_features(
         embedding_shape=parts.shape(),
         frames=False,
     ) as writer:
+        _check_unchanged(spoken, text, writer)
         missing = [one for one in spoken if one.id not in writer.done]
         for number, one in enumerate(tqdm(missing, unit="recording", disable=quiet or not missing), start=1):
             try:
@@ -138,7 +139,8 @@ class _Parts(NamedTuple):
         for (name, span), own, vector in zip(spans.items(), rows, vectors, strict=True):
             labels = {**whole.labels, TEXT: span.text, RECORDING: whole.id}
             place = (whole.path, whole.start + span.start, span.end - span.start)
-            writer.add(Row(whole.id + name, *place, len(own), None, labels=labels), None, vector)
+            row = Row(whole.id + name, *place, len(own), None, size=len(span.text.encode()), labels=labels)
+            writer.add(row, None, vector)
 
     def shape(self) -> tuple[int, ...]:
         """Of an embedding."""
@@ -171,6 +173,17 @@ def _joined(words: Sequence[Word], transcript: str) -> Word:
     first, stop = words[0].offsets[0], words[-1].offsets[1]
     score = float(np.mean([word.score for word in words]))
     return Word(transcript[first:stop], words[0].start, words[-1].end, score, (first, stop))
+
+
+def _check_unchanged(spoken: Sequence[Utterance], text: str, writer: StoreWriter) -> None:
+    """Refuse a store in which a recording has another transcript, as far as their lengths tell."""
+    for one in spoken:
+        done = writer.done.get(one.id)
+        if done is not None and done.size != len(one.labels[text].encode()):
+            raise StoreError(
+                f"the transcript of {one.id!r} is not the one that the store {writer.path} was made of; use another "
+                "directory"
+            )
 
 
 def _stored(store: Store) -> list[Utterance]:
