@@ -6,6 +6,16 @@
 The corpus has transcripts in a column text. Both embeddings are extracted, or taken where they are, and joined by id;
 the same head is trained on each and on both side by side, on the same utterances and folds, with its regularisation and
 the layer of the speech encoder chosen on the training data. What both have over each alone has its own interval.
+
+On Common Voice with conformer-s and MiniLM, average recall in per cent:
+
+                                                speech              text                both
+    common_voice_multi.tsv, --label lang        54.7 (51.9-57.4)    88.8 (87.5-90.1)    90.9 (89.4-92.5)
+    common_voice_en.tsv, --label gender         87.9 (74.0-96.6)    49.5 (46.3-52.6)    93.6 (87.2-97.8)
+
+of 29 languages with 100 clips (--where lang=..., -l 4 --set C=0.01), and of female and male readers of transcripts
+(--where text --where gender=female,male). The text adds 2.2 (1.0-3.6) to what is known of the language with it alone;
+of the gender it tells nothing, and what both have over speech is within its interval, 5.7 (-1.9-19.2).
 """
 
 import argparse

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -126,18 +127,24 @@ def test_speech_and_text_are_matched(text_checkpoint: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("recipe", "options", "message"),
     [
-        ("speech_text_fusion", ("--label", "sound"), "have no 'sound'; fill or drop those lines"),
+        ("speech_text_fusion", ("--label", "sound"), "have no 'sound', first '.*'; fill or drop those lines"),
         ("speech_text_fusion", ("--label", "sound", "--where", "mood"), "has no column 'mood'"),
-        ("speech_text_match", (), "have no 'speaker'; fill or drop those lines"),
-        ("speech_text_match", ("--spot", "fsdd"), "--spot 'fsdd' must be CORPUS:DIR[:LABEL]"),
+        ("speech_text_match", (), "have no 'speaker', first '.*'; fill or drop those"),
+        ("speech_text_match", ("--spot", "fsdd"), r"--spot 'fsdd' must be CORPUS:DIR\[:LABEL\]"),
     ],
 )
-def test_a_mistake_is_one_sentence(
-    recipe: str, options: tuple[str, ...], message: str, manifest: Path, tmp_path: Path
+def test_a_mistake_is_told_before_anything_is_extracted(
+    recipe: str,
+    options: tuple[str, ...],
+    message: str,
+    manifest: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = tmp_path / "out"
-    done = run(recipe, "--root", manifest, *options, "--text-model", "any", "-o", out, "-q")
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ")
-    assert message in done.stderr
+    command = [recipe, "--root", str(manifest), *options, "--text-model", "any", "-o", str(out), "-q"]
+    monkeypatch.setattr(sys, "argv", command)
+    main = runpy.run_path(str(REPOSITORY / "recipes" / f"{recipe}.py"))["main"]
+    with pytest.raises(sf.ParameterError, match=message):
+        main()
     assert not out.exists()
