@@ -167,6 +167,8 @@ def test_what_has_no_fitting_head_is_refused(checkpoint: Path, tmp_path: Path) -
         sf.load_aligner(transformers.WhisperModel(transformers.WhisperConfig(decoder_layers=1, encoder_layers=1)))
     with pytest.raises(sf.ModelError, match="no directory here"):
         sf.load_aligner("conformer")
+    with pytest.raises(sf.ModelError, match="Linear is no model of transformers"):
+        sf.load_aligner(torch.nn.Linear(2, 2))
     with pytest.raises(sf.ParameterError, match="brings its own"):
         sf.load_aligner(checkpoint, tokenizer=object())
     model, extractor = make("Wav2Vec2")

@@ -79,7 +79,7 @@ def load_recogniser(
     options = CheckpointOptions(revision, allow_pickle, trust_remote_code)
     if isinstance(source, nn.Module):
         name = type(source).__name__
-        _check(source.config, name)
+        _check(getattr(source, "config", None), name)
         if tokenizer is None:
             raise ModelError(f"{name} needs its tokenizer to know what its classes are; pass tokenizer=")
         model: Any = own_copy(source)
@@ -89,31 +89,39 @@ def load_recogniser(
             raise ParameterError(
                 f"{name!r} brings its own feature extractor and tokenizer; give them for models in memory"
             )
-        spec = catalog.find(name)
-        location = spec.source if spec else name
-        check_source(location)
-        config = load_part(location, "its configuration", AutoConfig, options)
-        _check(config, name)
-        model = load_model(location, AutoModelForCTC._model_mapping[type(config)], config, options)
-        feature_extractor = load_part(location, "its preprocessor configuration", AutoFeatureExtractor, options)
-        tokenizer = load_part(location, "its tokenizer", AutoTokenizer, options)
+        model, feature_extractor, tokenizer = _read(name, options)
     head = next((getattr(model, part) for part in HEADS if hasattr(model, part)), None)
     if head is None:
         raise ModelError(f"{name} has no CTC head ({' or '.join(HEADS)}); give one that was trained with CTC")
-    # Encoders convert what they wrap to their device and dtype.
+    # Before the encoder converts what it wraps to its device and dtype.
     head = copy.deepcopy(head).eval().requires_grad_(False).to("cpu", torch.float32)
-    encoder = Encoder(
-        wrap_model(model, feature_extractor, options), name=name, layers="last", device=device, dtype=dtype
-    )
+    backbone = wrap_model(model, feature_extractor, options)
+    encoder = Encoder(backbone, name=name, layers="last", device=device, dtype=dtype)
     return Recogniser(encoder, head, tokenizer, model.config.pad_token_id)
 
 
-def _check(config: PretrainedConfig, name: str) -> None:
+def _read(name: str, options: CheckpointOptions) -> tuple[Any, Any, Any]:
+    """Model, feature extractor and tokenizer of a checkpoint."""
+    spec = catalog.find(name)
+    location = spec.source if spec else name
+    check_source(location)
+    config = load_part(location, "its configuration", AutoConfig, options)
+    _check(config, name)
+    return (
+        load_model(location, AutoModelForCTC._model_mapping[type(config)], config, options),
+        load_part(location, "its preprocessor configuration", AutoFeatureExtractor, options),
+        load_part(location, "its tokenizer", AutoTokenizer, options),
+    )
+
+
+def _check(config: PretrainedConfig | None, name: str) -> None:
     """Refuse what has no head, before its weights are read.
 
     Raises:
         ModelError: that says what it is.
     """
+    if config is None or not hasattr(config, "model_type"):
+        raise ModelError(f"{name} is no model of transformers; give one with a CTC head, or a checkpoint's name")
     made = list(getattr(config, "architectures", None) or [])
     if type(config) not in AutoModelForCTC._model_mapping or (made and not any("ForCTC" in one for one in made)):
         what = made[0] if made else f"{config.model_type!r} model"
