@@ -63,7 +63,9 @@ def extract(corpus: sf.Corpus, model: str, options: argparse.Namespace) -> sf.Ma
         pool=options.pool,
         **sf.extraction_of(options),
     )
-    return sf.MatchData.of(speech, sf.text_features_of(options, speech.corpus, kept), options.group)
+    return sf.MatchData.of(
+        speech, sf.text_features_of(options, speech.corpus, kept, text=speech.corpus.label), options.group
+    )
 
 
 def find(data: sf.MatchData, options: argparse.Namespace) -> dict[str, Any]:

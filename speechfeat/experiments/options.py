@@ -182,13 +182,16 @@ def settings_of(options: argparse.Namespace) -> dict[str, Any]:
     return read_settings(options.settings, "--set", "epochs=20")
 
 
-def text_features_of(options: argparse.Namespace, corpus: Corpus, kept: str | os.PathLike[str]) -> CorpusFeatures:
+def text_features_of(
+    options: argparse.Namespace, corpus: Corpus, kept: str | os.PathLike[str], *, text: str | None = None
+) -> CorpusFeatures:
     """Features of a corpus's transcripts, by the options of `add_text_options`.
 
     Args:
         options: of the command line.
         corpus: with transcripts.
         kept: directory of features; a folder in it is theirs.
+        text: the label that is the transcript, if not that of the options.
     """
     folder = features_folder(kept, options.text_model, corpus, pool=options.text_pool)
     return corpus_text_features(
@@ -196,7 +199,7 @@ def text_features_of(options: argparse.Namespace, corpus: Corpus, kept: str | os
         folder.with_name(f"{folder.name}-text-{model_slug(options.text_layers)}"),
         options.text_model,
         options.text_layers,
-        text=options.text,
+        text=options.text if text is None else text,
         pool=options.text_pool,
         device=options.device,
         dtype=options.dtype,
