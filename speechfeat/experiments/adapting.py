@@ -15,9 +15,9 @@ from sklearn.model_selection import train_test_split
 from tqdm import tqdm
 
 from speechfeat.augmentation import Augmentation, copies_of
-from speechfeat.classification import accuracy, average_recall, macro_f1
 from speechfeat.corpora.base import Corpus
 from speechfeat.errors import ParameterError
+from speechfeat.experiments.crossval import MEASURES
 from speechfeat.experiments.features import POOL, CorpusFeatures, corpus_features, features_folder, model_slug
 from speechfeat.experiments.protocol import Protocol, check_leaks, make_protocol
 from speechfeat.heads.adapted import ADVERSARIAL, train_adapted_head
@@ -31,7 +31,6 @@ from speechfeat.probing import LayerScore
 from speechfeat.store import Store
 from speechfeat.types import Utterance
 
-METRICS: dict[str, Callable[..., float]] = {"accuracy": accuracy, "uar": average_recall, "macro_f1": macro_f1}
 # A telephone band of 8 kHz in 8 bits of the mu-law, and noise of 10 dB where the speaker is.
 TELEPHONE = Augmentation.only(noise=1.0, noise_ratio=(10.0, 10.0), telephone=1.0, least_length=1.0)
 # What somebody does who knows nothing of the target, and somebody who knows what it is but not how loud its noise is.
@@ -149,8 +148,8 @@ def compare_adaptations(
         ParameterError: for a leak, or a corpus that cannot be divided or told apart.
         SpeechfeatError: as of extraction.
     """
-    if metric not in METRICS:
-        raise ParameterError(f"metric={metric!r} is not known; use {', '.join(METRICS)}")
+    if metric not in MEASURES:
+        raise ParameterError(f"metric={metric!r} is not known; use {', '.join(MEASURES)}")
     chosen = plan or AdaptationPlan()
     # Before anything is extracted: a split that leaks or cannot be made is told first.
     protocol = make_protocol(corpus, corpus.utterances, split, k=k, seed=chosen.seed)
@@ -168,7 +167,7 @@ def compare_adaptations(
     answers = pd.concat(parts, ignore_index=True)
     tested = np.concatenate([test for _, test in protocol.folds])
     groups = None if protocol.groups is None else np.array(protocol.groups)[tested]
-    return AdaptationResult(protocol, metric, *_scored(answers, list(told), groups, METRICS[metric]), layers, answers)
+    return AdaptationResult(protocol, metric, *_scored(answers, list(told), groups, MEASURES[metric]), layers, answers)
 
 
 class _Domains(NamedTuple):

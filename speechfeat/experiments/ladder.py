@@ -15,8 +15,8 @@ from tqdm import tqdm
 from speechfeat.cli import stopping
 from speechfeat.corpora.base import Corpus
 from speechfeat.errors import ParameterError
-from speechfeat.experiments.classify import METRICS
 from speechfeat.experiments.climb import FROZEN, Climb
+from speechfeat.experiments.crossval import MEASURES
 from speechfeat.experiments.protocol import Protocol, check_leaks, make_protocol
 from speechfeat.experiments.report import Section, markdown_table, read_results, write_report, write_results
 from speechfeat.probing import LayerScore
@@ -74,8 +74,8 @@ class Ladder:
     command: str = ""
 
     def __post_init__(self) -> None:
-        if self.metric not in METRICS:
-            raise ParameterError(f"metric={self.metric!r} is not known; use {', '.join(METRICS)}")
+        if self.metric not in MEASURES:
+            raise ParameterError(f"metric={self.metric!r} is not known; use {', '.join(MEASURES)}")
         if FROZEN in self.rungs:
             raise ParameterError(f"{FROZEN!r} is always the first rung; name the others otherwise")
         if self.folds is not None and self.folds < 1:
