@@ -154,9 +154,10 @@ def stream(
     with ThreadPoolExecutor(max_workers=max(1, num_workers), thread_name_prefix="read") as pool:
         try:
             in_flight: deque[_Launched] = deque()
+            most_in_flight = 1 if encoder.is_asynchronous else 0
             for launched in launcher.launch(groups()):
                 in_flight.append(launched)
-                if len(in_flight) > encoder.is_asynchronous:
+                if len(in_flight) > most_in_flight:
                     yield in_flight.popleft().land(times)
             while in_flight:
                 yield in_flight.popleft().land(times)
