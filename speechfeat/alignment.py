@@ -116,9 +116,9 @@ class Aligner:
         for span, owner in zip(self._spans(emissions, spelling), spelling.owners, strict=True):
             if owner != PAUSE:
                 own[owner].append(span)
-        edges = np.maximum(grid.times(frames.num_frames + 1) - 0.5 / grid.frame_rate, 0.0)
+        edges = np.maximum(grid.times(frames.num_frames + 1) - 0.5 / grid.frame_rate, 0.0).tolist()
         return [
-            Word(text, float(edges[spans[0].start]), float(edges[spans[-1].end]), _score(emissions, spans), offsets)
+            Word(text, edges[spans[0].start], edges[spans[-1].end], self._score(emissions, spans), offsets)
             for (text, offsets), spans in zip(spelling.words, own, strict=True)
         ]
 
@@ -133,6 +133,13 @@ class Aligner:
         classes = [star if one == STAR else one for one in spelling.classes]
         path, scores = forced_align(costs[None], torch.tensor([classes], dtype=torch.int32), blank=blank)
         return merge_tokens(path[0], scores[0], blank)
+
+    def _score(self, emissions: Tensor, spans: Sequence[TokenSpan]) -> float:
+        """Of the letters of a word; a pause between its parts is none."""
+        if spans[0].token == emissions.shape[1]:
+            return float("nan")
+        letters = [span for span in spans if span.token != self.speller.pause]
+        return float(torch.cat([emissions[span.start : span.end, span.token] for span in letters]).mean())
 
 
 def load_aligner(
@@ -225,12 +232,6 @@ def pool_words(frames: Frames, words: Sequence[Word], pool: str = "mean") -> np.
         pooler.add(frames.values[..., rows, :])
         vectors.append(pooler.result())
     return np.stack(vectors)
-
-
-def _score(emissions: Tensor, spans: Sequence[TokenSpan]) -> float:
-    if spans[0].token == emissions.shape[1]:
-        return float("nan")
-    return float(torch.cat([emissions[span.start : span.end, span.token] for span in spans]).mean())
 
 
 def _rows_in_time(times: np.ndarray, word: Word) -> np.ndarray:

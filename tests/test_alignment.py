@@ -71,6 +71,13 @@ def test_what_is_not_said_has_a_low_score(known: sf.Aligner) -> None:
     assert ends(wrong)[[0, 2]] == pytest.approx(ends(right)[[0, 2]])
 
 
+def test_a_word_of_two_parts_is_one_word(known: sf.Aligner) -> None:
+    (words,) = known.align([heard(known, "-A-|WEL-L---KNOWN|CAT-")], ["a well-known cat"])
+    assert [word.text for word in words] == ["a", "well-known", "cat"]
+    assert (words[1].start, words[1].end) == pytest.approx((0.4, 1.7), abs=0.006)
+    assert words[1].score > np.log(0.7)
+
+
 def test_a_letter_that_nobody_heard_is_near_the_others_of_its_word(known: sf.Aligner) -> None:
     logits = heard(known, "-THRE---------------TWO-")
     # As unlikely as anywhere, and a little less so long after the word.
