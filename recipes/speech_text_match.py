@@ -11,6 +11,10 @@ the sentence was trained on. --unseen lists speakers that the speech encoder was
 --spot tells keywords by typed words: each recording of another corpus is taken for the word whose text is nearest. The
 words are the values of the label, digits spelt out. Nothing was learnt from that corpus; the words themselves may have
 been among those of the sentences.
+
+Common Voice English, conformer-s and all-MiniLM-L6-v2 (--root common_voice_en.tsv --where text --where speaker): text
+is found for speech at R@1 6.9 (5.5-8.6), R@10 26.0 (22.9-30.0), speech for text at 8.6 (6.8-10.6) and 31.4 (28.0-35.1),
+among 201 to 602 sentences; FSDD's digits by their typed names 52.2 % (46.6-57.8), six wake words 21.4 % (17.2-25.3).
 """
 
 import argparse
