@@ -31,6 +31,17 @@ def test_products_by_onednn_are_those_of_the_stock_layer(bias: bool) -> None:
             assert torch.allclose(found, expected, rtol=0, atol=1e-5)
 
 
+def test_layers_of_onednn_learn_and_run_in_other_precisions() -> None:
+    layer = nn.Linear(24, 7)
+    layer.__class__ = OneDnnLinear
+    inputs = torch.randn(5, 24)
+    layer(inputs).sum().backward()
+    assert layer.weight.grad is not None
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert layer(inputs).dtype == torch.bfloat16
+        assert layer(inputs.bfloat16()).dtype == torch.bfloat16
+
+
 def test_only_stock_layers_in_float32_change_where_mkl_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     for slow, dtype, expected in (
         (True, "float32", OneDnnLinear),

@@ -86,11 +86,11 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 
 
 class OneDnnLinear(nn.Linear):
-    """A linear layer on a CPU whose product oneDNN makes, where no gradient is wanted of it."""
+    """A linear layer on a CPU whose float32 product oneDNN makes, where no gradient is wanted of it."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         """As the stock layer, to the rounding of float32."""
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or inputs.dtype != torch.float32:
             return super().forward(inputs)
         return torch.ops.mkldnn._linear_pointwise(inputs, self.weight, self.bias, "none", [], "")
 
