@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from speechfeat.encoders.precision import OneDnnLinear
 from speechfeat.errors import ModelError
 
 if TYPE_CHECKING:
@@ -40,8 +41,9 @@ def add_adapters(model: "TransferModel", rank: int, alpha: int) -> None:
 
     names = {id(module): name for name, module in model.backbone.named_modules()}
     blocks = [model.encoder.backbone.blocks[number] for number in range(model.depth)]
-    # Subclasses are called by their weights, past any adapter.
-    linear = [names[id(layer)] for block in blocks for layer in block.modules() if type(layer) is nn.Linear]
+    # Other subclasses are called by their weights, past any adapter.
+    kinds = (nn.Linear, OneDnnLinear)
+    linear = [names[id(layer)] for block in blocks for layer in block.modules() if type(layer) in kinds]
     if not linear:
         raise ModelError(
             f"the blocks of {model.encoder.name!r} have no linear layer that an adapter could stand beside"
