@@ -46,6 +46,7 @@ _LAZY = {
     "ExtractConfig": "config",
     "Extractor": "extraction",
     "FRAME_KINDS": "heads.framed",
+    "FixMatch": "transfer.consistency",
     "FrameConfig": "heads.fitting",
     "FrameGrid": "units",
     "FrameHead": "heads.networked",
@@ -83,6 +84,8 @@ _LAZY = {
     "Retrieval": "experiments.retrieval",
     "Scorer": "experiments.scorers",
     "Section": "experiments.report",
+    "SelfTrained": "heads.semi",
+    "SelfTraining": "heads.semi",
     "SpeechFeatures": "features",
     "SpeechfeatError": "errors",
     "SpottingCurve": "spotting",
@@ -137,6 +140,7 @@ _LAZY = {
     "cross_validate": "experiments.crossval",
     "det_curve": "metrics",
     "detect": "detection",
+    "distill_head": "heads.taught",
     "embed": "extraction",
     "embed_texts": "text_extraction",
     "equal_error_rate": "metrics",
@@ -149,6 +153,7 @@ _LAZY = {
     "features_folder": "experiments.features",
     "few_shot": "heads.episodes",
     "head_of": "experiments.options",
+    "held_out_answers": "heads.taught",
     "join_features": "experiments.features",
     "join_stores": "joining",
     "layer_errors": "experiments.scorers",
@@ -194,6 +199,8 @@ _LAZY = {
     "save_encoder": "transfer.saving",
     "score_cell": "experiments.report",
     "score_trials": "probing",
+    "self_train": "heads.semi",
+    "self_train_head": "heads.taught",
     "settings_of": "experiments.options",
     "spec_augment": "regularisation",
     "spot_keywords": "experiments.listening",
@@ -356,6 +363,12 @@ if TYPE_CHECKING:
     from speechfeat.heads.opening import load_head as load_head
     from speechfeat.heads.opening import train_head as train_head
     from speechfeat.heads.pooled import PooledHead as PooledHead
+    from speechfeat.heads.semi import SelfTrained as SelfTrained
+    from speechfeat.heads.semi import SelfTraining as SelfTraining
+    from speechfeat.heads.semi import self_train as self_train
+    from speechfeat.heads.taught import distill_head as distill_head
+    from speechfeat.heads.taught import held_out_answers as held_out_answers
+    from speechfeat.heads.taught import self_train_head as self_train_head
     from speechfeat.joining import join_stores as join_stores
     from speechfeat.leaks import Leak as Leak
     from speechfeat.leaks import LeakReport as LeakReport
@@ -400,6 +413,7 @@ if TYPE_CHECKING:
     from speechfeat.transfer.batches import BatchPlan as BatchPlan
     from speechfeat.transfer.batches import UtteranceBatches as UtteranceBatches
     from speechfeat.transfer.config import TrainConfig as TrainConfig
+    from speechfeat.transfer.consistency import FixMatch as FixMatch
     from speechfeat.transfer.heads import HeadShape as HeadShape
     from speechfeat.transfer.heads import new_head as new_head
     from speechfeat.transfer.model import TransferModel as TransferModel

@@ -12,6 +12,7 @@ from speechfeat.store import Store
 
 # A column of `store.table()`, or one value an utterance.
 Column = str | Sequence[Any]
+UNKNOWN = -1
 
 
 class Examples(NamedTuple):
@@ -19,7 +20,7 @@ class Examples(NamedTuple):
 
     Attributes:
         ids: of the utterances.
-        labels: of each, what is to be told.
+        labels: of each, what is to be told; "" where it is not known.
         groups: of each, such as its speaker, or None.
         classes: the distinct labels, sorted.
         task: what the labels are called, such as "emotion".
@@ -33,8 +34,8 @@ class Examples(NamedTuple):
 
     @property
     def codes(self) -> np.ndarray:
-        """`[n]`, the place of each label among the classes."""
-        places = {name: place for place, name in enumerate(self.classes)}
+        """`[n]`, the place of each label among the classes; `UNKNOWN` where it is not known."""
+        places = {"": UNKNOWN, **{name: place for place, name in enumerate(self.classes)}}
         return np.array([places[label] for label in self.labels])
 
 
@@ -44,6 +45,8 @@ def read_examples(
     ids: Sequence[str] | None = None,
     groups: Column | None = None,
     task: str | None = None,
+    *,
+    partly: bool = False,
 ) -> Examples:
     """The utterances of a store to train on, checked.
 
@@ -53,6 +56,7 @@ def read_examples(
         ids: of the utterances; None for all of the store, in the order of `store.ids`.
         groups: as `labels`, such as speakers; None where there are none.
         task: what the labels are called; None takes the name of the column, or "label".
+        partly: whether labels may be missing.
 
     Raises:
         ParameterError: if an id repeats or is of a recording that failed, a column is not there, lengths differ, a
@@ -63,7 +67,8 @@ def read_examples(
     _check_ids(store, keys)
     told = _read(store, keys, labels, "label")
     units = None if groups is None else _read(store, keys, groups, "group")
-    classes = check_labels(keys, told)
+    labelled = [(key, label) for key, label in zip(keys, told, strict=True) if label or not partly]
+    classes = check_labels([key for key, _ in labelled], [label for _, label in labelled])
     if units is not None and (missing := [key for key, unit in zip(keys, units, strict=True) if not unit]):
         raise ParameterError(
             f"{len(missing)} of {len(keys)} utterances have no group, first {missing[0]!r}; leave such utterances out, "

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from speechfeat.classification import average_recall
 from speechfeat.errors import ParameterError
 from speechfeat.heads.fitting import Validation
+from speechfeat.heads.soft import check_distillation, distillation_loss
 from speechfeat.transfer.batches import TransferBatch, UtteranceBatches
 from speechfeat.transfer.model import TransferModel
 
@@ -167,10 +168,7 @@ class Distilled(CrossEntropy):
         wanted = (len(task.codes), len(task.classes))
         if np.shape(teacher) != wanted:
             raise ParameterError(f"the teacher's answers have the shape {np.shape(teacher)}; give {wanted}")
-        if not temperature > 0 or alpha < 0 or beta < 0 or alpha + beta == 0:
-            raise ParameterError(
-                f"temperature={temperature} must be above 0, alpha={alpha} and beta={beta} at least 0 and not both 0"
-            )
+        check_distillation(temperature, alpha, beta)
         self.teacher = np.asarray(teacher, np.float32)
         self.temperature, self.alpha, self.beta = temperature, alpha, beta
 
@@ -182,10 +180,8 @@ class Distilled(CrossEntropy):
         known = ~wanted.isnan().any(dim=1)
         soft = found.sum() * 0
         if known.any():
-            sides = (values[known] / self.temperature for values in (found, wanted))
-            student, teacher = (F.log_softmax(values, dim=1) for values in sides)
-            soft = F.kl_div(student, teacher, log_target=True, reduction="batchmean")
-        return self.alpha * self.temperature**2 * soft + self.beta * task.loss(found, rows)
+            soft = distillation_loss(found[known], wanted[known], self.temperature).mean()
+        return self.alpha * soft + self.beta * task.loss(found, rows)
 
     def describe(self) -> dict[str, Any]:
         """What decides the loss, as JSON values."""
