@@ -194,7 +194,7 @@ def test_a_self_trained_head_takes_a_layer_and_unlabelled_stores(tmp_path) -> No
     other = write_embeddings(tmp_path / "other", seed=1)
     table = store.table()
     labels = [word if number < 24 else "" for number, word in enumerate(table["word"])]
-    head = sf.self_train_head(store, labels, groups="speaker", unlabelled=other, task="word")
+    head = sf.self_train_head(store, labels, groups="speaker", unlabelled=[other], task="word")
     assert head.record.binding.layers == (2,)
     assert head.record.options["rounds"][1]["taken"] == 48 + 72
     assert np.mean(head.predict(other)["label"] == other.table()["word"]) > 0.9

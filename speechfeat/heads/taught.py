@@ -2,7 +2,7 @@
 
 teacher = held_out_answers(strong_store, "keyword", groups="speaker")
 head = distill_head(small_store, "keyword", teacher, temperature=4, layers=3)
-head = self_train_head(store, labels, groups="speaker", unlabelled=other_store)
+head = self_train_head(store, labels, groups="speaker", unlabelled=[other_store])
 """
 
 from collections.abc import Sequence
@@ -143,7 +143,7 @@ def self_train_head(
     ids: Sequence[str] | None = None,
     groups: Column | None = None,
     layers: Layers | None = None,
-    unlabelled: Store | None = None,
+    unlabelled: Sequence[Store] = (),
     task: str | None = None,
 ) -> PooledHead:
     """Train a head on a few labelled and many unlabelled utterances; see `self_train`.
@@ -156,7 +156,7 @@ def self_train_head(
         groups: as for `train_head`.
         layers: that teach each other, each a view of its own, as for `train_head`; the head takes the one that does
             best on held-out labelled utterances.
-        unlabelled: a store of further utterances by the same encoder, such as of another directory; its labels are not
+        unlabelled: stores of further utterances by the same encoder, such as of other directories; their labels are not
             looked at.
         task: as for `train_head`.
 
@@ -168,11 +168,11 @@ def self_train_head(
     examples = read_examples(store, labels, ids, groups, task, partly=True)
     binding = Binding.of(store, plan_layers(store, _labelled(examples), layers, seed=plan.seed).layers)
     values, codes, units = binding.embeddings(store, examples.ids), examples.codes, examples.groups
-    if unlabelled is not None and len(unlabelled.ids):
-        others = binding.embeddings(unlabelled)
-        values, codes = np.concatenate([values, others]), np.r_[codes, np.full(len(others), UNKNOWN)]
+    for number, further in enumerate(unlabelled):
+        others = binding.embeddings(further)
+        values, codes = np.concatenate([values, others]), np.append(codes, np.full(len(others), UNKNOWN))
         # Of whom they are is not known: each stands for itself.
-        units = None if units is None else [*units, *(f"unlabelled {number}" for number in range(len(others)))]
+        units = None if units is None else [*units, *(f"{number}#{row}" for row in range(len(others)))]
     found = self_train(values, codes, len(examples.classes), plan, groups=units)
     options = {"shrinkage": plan.shrinkage, "rounds": _told(found), "round": found.best, "views": list(binding.layers)}
     chosen = Binding.of(store, binding.layers[found.view : found.view + 1])
