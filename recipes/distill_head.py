@@ -6,9 +6,9 @@
 In every fold a teacher, a logistic head on the features of another encoder (several: `--teacher` again, their average),
 answers for the training utterances by heads that were not trained on them. The student, a logistic head on features of
 `-m`, learns by `alpha * T^2 * KL + (1 - alpha) * cross-entropy` (Hinton et al., 2015), for each temperature T and each
-alpha; its layer and the strength of its regularisation are those chosen for hard labels alone, which it is compared
-with. `--tune K` trains the student's top K blocks with its head, too: on hard labels, and at the first T for each
-alpha.
+alpha; its layer is that chosen for hard labels alone, which it is compared with, and the strength of the
+regularisation is chosen for each on the training data. `--tune K` trains the student's top K blocks with its head,
+too: on hard labels, and at the first T for each alpha.
 
 OUT/report.md has the whole table: no cell of it is chosen, so that the best one is better than it will be elsewhere.
 Intervals and those of gains, in pairs, are by a bootstrap over speakers.
@@ -55,6 +55,18 @@ def read_arguments() -> argparse.Namespace:
     group.add_argument("--epochs", type=int, default=8, help="the most (%(default)s)")
     group.add_argument("--rate", type=float, default=1e-4, help="of the blocks (%(default)s)")
     return parser.parse_args()
+
+
+def check(options: argparse.Namespace) -> None:
+    """Refuse what cannot be done, before anything is extracted.
+
+    Raises:
+        ParameterError: for an option out of range.
+    """
+    if not all(temperature > 0 for temperature in options.temperatures):
+        raise sf.ParameterError(f"--temperatures {options.temperatures} must be above 0")
+    if not all(0 <= alpha <= 1 for alpha in options.alphas):
+        raise sf.ParameterError(f"--alphas {options.alphas} must be from 0 (labels alone) to 1 (the teacher alone)")
 
 
 class Material:
@@ -141,9 +153,9 @@ def run_fold(material: Material, number: int) -> dict[str, np.ndarray]:
     teacher, told = teach(material, train, test)
     hard = sf.train_head(store, layers=options.layers, **material.of(train))
     answers = {TEACHER: told, HARD: hard.probabilities(store, ids)}
-    strength, layers = hard.record.options["chosen"]["C"], hard.record.binding.layers
+    layers = hard.record.binding.layers
     for temperature, alpha in cells(options):
-        settings = {"temperature": temperature, "alpha": alpha, "beta": 1 - alpha, "C": strength}
+        settings = {"temperature": temperature, "alpha": alpha, "beta": 1 - alpha}
         head = sf.distill_head(store, teacher=teacher, layers=layers, **settings, **material.of(train))
         answers[name_of(temperature, alpha)] = head.probabilities(store, ids)
     if options.tune and number < (options.limit or number + 1):
@@ -223,6 +235,7 @@ def with_interval(truth: np.ndarray, right: np.ndarray, groups: np.ndarray | Non
 def main() -> int:
     """Train, test, report."""
     options = read_arguments()
+    check(options)
     material = Material(options)
     folds = []
     for number in tqdm(range(len(material.protocol.folds)), unit="fold", disable=options.quiet):

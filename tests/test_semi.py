@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 
 import speechfeat as sf
@@ -97,6 +98,14 @@ def test_threshold_above_one_takes_none_and_is_the_supervised_head() -> None:
     assert 0 < some.rounds[1].taken < 105
 
 
+def test_students_as_one_head_average_their_log_likelihoods() -> None:
+    values, codes = examples()
+    found = self_train(values, hide(codes, 15), CLASSES, SelfTraining(rounds=1))
+    margins = np.mean([one.decision_function(values[:, view]) for view, one in enumerate(found.students[1])], axis=0)
+    shares = found.joined(1).predict_proba(values.reshape(len(values), -1))
+    np.testing.assert_allclose(shares, softmax(margins, axis=1), atol=1e-6)
+
+
 def test_students_of_copies_learn_what_the_teacher_says_of_the_clean() -> None:
     values, codes = examples()
     plan = SelfTraining(rounds=1, folds=0)
@@ -189,13 +198,13 @@ def test_teachers_answers_are_of_heads_that_did_not_train_on_them(tmp_path) -> N
     assert np.mean(answers[is_odd] == table["word"][is_odd]) > 0.8
 
 
-def test_a_self_trained_head_takes_a_layer_and_unlabelled_stores(tmp_path) -> None:
+def test_a_self_trained_head_takes_all_views_and_unlabelled_stores(tmp_path) -> None:
     store = write_embeddings(tmp_path / "store")
     other = write_embeddings(tmp_path / "other", seed=1)
     table = store.table()
     labels = [word if number < 24 else "" for number, word in enumerate(table["word"])]
     head = sf.self_train_head(store, labels, groups="speaker", unlabelled=[other], task="word")
-    assert head.record.binding.layers == (2,)
+    assert head.record.binding.layers == (0, 2, 4)
     assert head.record.options["rounds"][1]["taken"] == 48 + 72
     assert np.mean(head.predict(other)["label"] == other.table()["word"]) > 0.9
     head.save(tmp_path / "head")

@@ -22,7 +22,7 @@ from speechfeat.classification import average_recall
 from speechfeat.errors import ParameterError
 from speechfeat.heads.estimators import CLASSIFIER, inner_folds
 from speechfeat.heads.examples import UNKNOWN
-from speechfeat.heads.soft import fit_soft_discriminant
+from speechfeat.heads.soft import fit_soft_discriminant, fitted_discriminant
 
 # Standard errors: a difference this far from 0 has a probability of 5 % by chance alone.
 SURE = 1.645
@@ -67,13 +67,11 @@ class Round(NamedTuple):
 
     Attributes:
         taken: unlabelled utterances that were learnt from.
-        score: recall averaged over classes on held-out labelled utterances, of all views together; None without folds.
-        view_scores: of each view; empty without folds.
+        score: recall averaged over classes on held-out labelled utterances; None without folds.
     """
 
     taken: int
     score: float | None
-    view_scores: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -90,20 +88,34 @@ class SelfTrained:
     rounds: list[Round]
     best: int
 
-    @property
-    def view(self) -> int:
-        """That whose student did best on held-out labelled utterances in the best round; without folds the first."""
-        return int(np.argmax(self.rounds[self.best].view_scores or (0.0,)))
-
-    def probabilities(self, embeddings: np.ndarray, number: int | None = None, view: int | None = None) -> np.ndarray:
-        """Of every class, `[n, C]`.
+    def probabilities(self, embeddings: np.ndarray, number: int | None = None) -> np.ndarray:
+        """Of every class, averaged over the students, `[n, C]`.
 
         Args:
             embeddings: `[n, V, D]`, the views in their order.
             number: of the round; None for the best.
-            view: of a single student; None for the average of all.
         """
-        return _answer(self.students[self.best if number is None else number], embeddings, view)
+        return _answer(self.students[self.best if number is None else number], embeddings)
+
+    def joined(self, number: int | None = None) -> Pipeline:
+        """The students of a round as one linear head on the views side by side: their log likelihoods are averaged.
+
+        It differs from `probabilities` in that what is averaged are logarithms.
+
+        Args:
+            number: of the round; None for the best.
+
+        Returns:
+            A fitted pipeline for `[n, V * D]`.
+        """
+        students = self.students[self.best if number is None else number]
+        scale = StandardScaler()
+        for name in ("mean_", "scale_"):
+            setattr(scale, name, np.concatenate([getattr(one[0], name) for one in students]))
+        scale.n_features_in_ = len(scale.mean_)
+        weight = np.concatenate([one[-1].coef_ for one in students], axis=1) / len(students)
+        bias = np.mean([one[-1].intercept_ for one in students], axis=0)
+        return Pipeline([("scale", scale), (CLASSIFIER, fitted_discriminant(weight, bias, students[0][-1].shrinkage))])
 
 
 def self_train(
@@ -139,12 +151,11 @@ def self_train(
     students, taken = material.run(labels, np.ones(len(labels), bool))
     held_out = _hold_out(material, labels, groups)
     if held_out is None:
-        return SelfTrained(students, [Round(count, None, ()) for count in taken], plan.rounds)
+        return SelfTrained(students, [Round(count, None) for count in taken], plan.rounds)
     truth, said = held_out
-    scores = [_recall(truth, shares.mean(axis=0)) for shares in said]
-    views = [tuple(_recall(truth, one) for one in shares) for shares in said]
-    rounds = [Round(*found) for found in zip(taken, scores, views, strict=True)]
-    return SelfTrained(students, rounds, _last_good(truth, said.mean(axis=1).argmax(axis=2), scores))
+    scores = [average_recall(truth, shares.argmax(axis=1)) for shares in said]
+    rounds = [Round(*found) for found in zip(taken, scores, strict=True)]
+    return SelfTrained(students, rounds, _last_good(truth, said.argmax(axis=2), scores))
 
 
 @dataclass(frozen=True)
@@ -192,7 +203,7 @@ class _Material:
 def _hold_out(
     material: _Material, labels: np.ndarray, groups: Sequence[str] | np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Classes of labelled utterances `[m]` and what is said of them in folds, by round and view `[R, V, m, C]`.
+    """Classes of labelled utterances `[m]` and what is said of them in folds, by round `[R, m, C]`.
 
     What is held out, and with groups whatever is of a group held out, is not learnt from as unlabelled either. None
     where no fold leaves labelled utterances of every class to learn from.
@@ -207,15 +218,11 @@ def _hold_out(
         held = known[test]
         there = ~np.isin(np.arange(len(labels)) if units is None else units, held if units is None else units[held])
         students, _ = material.run(labels, there)
-        said.append(np.stack([_shares(one, material.heard[0, held]) for one in students]))
+        said.append(np.stack([_answer(one, material.heard[0, held]) for one in students]))
         rows.append(held)
     if not rows:
         return None
-    return labels[np.concatenate(rows)], np.concatenate(said, axis=2)
-
-
-def _recall(truth: np.ndarray, shares: np.ndarray) -> float:
-    return average_recall(truth, shares.argmax(axis=-1))
+    return labels[np.concatenate(rows)], np.concatenate(said, axis=1)
 
 
 def _last_good(truth: np.ndarray, answers: np.ndarray, scores: Sequence[float]) -> int:
@@ -234,16 +241,9 @@ def _last_good(truth: np.ndarray, answers: np.ndarray, scores: Sequence[float]) 
     return int(np.flatnonzero(difference <= SURE * error).max())
 
 
-def _shares(students: Sequence[Pipeline], embeddings: np.ndarray) -> np.ndarray:
-    """Probabilities by every student, `[V, n, C]`."""
-    return np.stack([one.predict_proba(embeddings[:, view]) for view, one in enumerate(students)])
-
-
-def _answer(students: Sequence[Pipeline], embeddings: np.ndarray, view: int | None = None) -> np.ndarray:
-    """Probabilities averaged over students, or of one, `[n, C]`."""
-    if view is not None:
-        return students[view].predict_proba(embeddings[:, view])
-    return _shares(students, embeddings).mean(axis=0)
+def _answer(students: Sequence[Pipeline], embeddings: np.ndarray) -> np.ndarray:
+    """Probabilities averaged over students, `[n, C]`."""
+    return np.mean([one.predict_proba(embeddings[:, view]) for view, one in enumerate(students)], axis=0)
 
 
 def _check(values: np.ndarray, labels: np.ndarray, num_classes: int, copies: np.ndarray | None) -> None:

@@ -6,6 +6,8 @@ classifier = fit_soft_discriminant(Z, shares)
 Both give fitted classifiers like any other; what is trained so is saved as any head is.
 """
 
+from typing import TypeVar
+
 import numpy as np
 import torch
 from scipy.optimize import minimize
@@ -16,6 +18,8 @@ from torch.nn import functional as F
 from speechfeat.errors import ParameterError
 from speechfeat.heads.classifiers import Discriminant
 from speechfeat.heads.examples import UNKNOWN
+
+Linear = TypeVar("Linear", LogisticRegression, Discriminant)
 
 MAX_ITERATIONS = 1000
 SMALLEST = 1e-12
@@ -109,15 +113,13 @@ def fit_soft_logistic(
     start = np.zeros((inputs.shape[1] + 1) * num_classes)
     options = {"maxiter": MAX_ITERATIONS, "gtol": 1e-4, "ftol": 64 * np.finfo(float).eps}  # scikit-learn's
     found = minimize(loss_and_gradient, start, jac=True, method="L-BFGS-B", options=options).x
-    parameters = found.reshape(-1, num_classes)
-    classifier = LogisticRegression(C=C)
-    _set_linear(classifier, parameters[:-1].T, parameters[-1])
-    return classifier
+    parameters = found.reshape(-1, num_classes).T
+    if num_classes == 2:
+        parameters = parameters[1:] - parameters[:1]
+    return _set_linear(LogisticRegression(C=C), parameters[:, :-1], parameters[:, -1])
 
 
-def fit_soft_discriminant(
-    values: np.ndarray, shares: np.ndarray, *, shrinkage: float = 0.3, temperature: float = 1.0
-) -> Discriminant:
+def fit_soft_discriminant(values: np.ndarray, shares: np.ndarray, *, shrinkage: float = 0.3) -> Discriminant:
     """Linear discriminant analysis of examples that are each of several classes to some share; all classes alike.
 
     Where every share is 0 or 1 it is `Discriminant(shrinkage, "balanced")`.
@@ -126,7 +128,6 @@ def fit_soft_discriminant(
         values: embeddings, standardised.
         shares: of each class in each example, not below 0; every class has some.
         shrinkage: of the covariance, from above 0 to 1.
-        temperature: that log likelihoods are divided by.
 
     Shape:
         values `[n, D]`, shares `[n, C]`
@@ -148,16 +149,25 @@ def fit_soft_discriminant(
         len(covariance), dtype=inputs.dtype
     )
     weight = np.linalg.solve(covariance, means.T).T
-    classifier = Discriminant(shrinkage, "balanced", temperature)
-    classifier.temperature_ = temperature
-    _set_linear(classifier, weight, -0.5 * (means * weight).sum(axis=1))
+    bias = -0.5 * (means * weight).sum(axis=1)
+    if len(bias) == 2:
+        weight, bias = weight[1:] - weight[:1], bias[1:] - bias[:1]
+    return fitted_discriminant(weight, bias, shrinkage)
+
+
+def fitted_discriminant(weight: np.ndarray, bias: np.ndarray, shrinkage: float) -> Discriminant:
+    """What would have been fitted to have these weights; of two classes, what they differ by.
+
+    Shape:
+        weight `[C, D]`, bias `[C]`; of two classes `[1, D]` and `[1]`
+    """
+    classifier = Discriminant(shrinkage, "balanced", temperature=1.0)
+    classifier.temperature_ = 1.0
+    return _set_linear(classifier, weight, bias)
+
+
+def _set_linear(classifier: Linear, weight: np.ndarray, bias: np.ndarray) -> Linear:
+    classifier.classes_ = np.arange(max(2, len(bias)))
+    classifier.coef_, classifier.intercept_ = np.asarray(weight, np.float64), np.asarray(bias, np.float64)
+    classifier.n_features_in_ = weight.shape[1]
     return classifier
-
-
-def _set_linear(classifier: LogisticRegression | Discriminant, weight: np.ndarray, bias: np.ndarray) -> None:
-    """Make it a fitted one; of two classes scikit-learn keeps what they differ by."""
-    is_binary = len(bias) == 2
-    classifier.classes_ = np.arange(len(bias))
-    classifier.coef_ = np.asarray(weight[1:] - weight[:1] if is_binary else weight, np.float64)
-    classifier.intercept_ = np.asarray(bias[1:] - bias[:1] if is_binary else bias, np.float64)
-    classifier.n_features_in_ = classifier.coef_.shape[1]

@@ -5,13 +5,14 @@ head = distill_head(small_store, "keyword", teacher, temperature=4, layers=3)
 head = self_train_head(store, labels, groups="speaker", unlabelled=[other_store])
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
+from speechfeat.classification import average_recall
 from speechfeat.errors import ParameterError
 from speechfeat.heads.base import HeadRecord, describe_training
 from speechfeat.heads.binding import Binding
@@ -19,11 +20,15 @@ from speechfeat.heads.choosing import plan_layers
 from speechfeat.heads.estimators import CLASSIFIER, inner_folds
 from speechfeat.heads.examples import UNKNOWN, Column, Examples, read_examples
 from speechfeat.heads.pooled import PooledHead, train_pooled_head
-from speechfeat.heads.semi import SelfTrained, SelfTraining, self_train
+from speechfeat.heads.semi import SelfTraining, self_train
 from speechfeat.heads.soft import fit_soft_logistic, log_shares
 from speechfeat.heads.states import describe_pipeline
 from speechfeat.layers import Layers
 from speechfeat.store import Store
+
+# Of the regularisation, tried as for heads on hard labels.
+STRENGTHS = (1e-2, 1e-1, 1e-3, 1.0, 1e-4)
+FOLDS = 3
 
 
 def held_out_answers(
@@ -94,7 +99,7 @@ def distill_head(
     temperature: float = 2.0,
     alpha: float = 0.5,
     beta: float = 0.5,
-    C: float = 0.01,  # noqa: N803 - scikit-learn's name
+    C: float | Sequence[float] = STRENGTHS,  # noqa: N803 - scikit-learn's name
     task: str | None = None,
     seed: int = 0,
 ) -> PooledHead:
@@ -106,12 +111,13 @@ def distill_head(
         teacher: probabilities `[n, C]` of the classes in the order of their names, a row an id; rows of NaN where the
             teacher has said nothing.
         ids: as for `train_head`.
-        groups: as for `train_head`, to choose layers by.
+        groups: as for `train_head`; folds in which something is chosen keep them whole.
         layers: as for `train_head`.
         temperature: T.
         alpha: weight of the teacher.
         beta: weight of the labels.
-        C: inverse strength of the regularisation, as in scikit-learn.
+        C: inverse strength of the regularisation, as in scikit-learn; of several that which tells most, by recall
+            averaged over classes, in folds of the labelled utterances.
         task: as for `train_head`.
         seed: of what is chosen.
 
@@ -128,11 +134,19 @@ def distill_head(
     plan = plan_layers(store, _labelled(examples), layers, seed=seed)
     binding = Binding.of(store, plan.layers)
     values = binding.embeddings(store, examples.ids).reshape(len(examples.ids), -1)
-    scale = StandardScaler().fit(values)
-    settings: dict[str, Any] = {"temperature": temperature, "alpha": alpha, "beta": beta, "C": C}
-    classifier = fit_soft_logistic(scale.transform(values), examples.codes, log_shares(teacher), **settings)
-    pipeline = Pipeline([("scale", scale), (CLASSIFIER, classifier)])
-    return _head(pipeline, "logistic", store, examples, binding=binding, options={**settings, **plan.options})
+    settings = {"temperature": temperature, "alpha": alpha, "beta": beta}
+
+    def fit(rows: np.ndarray, strength: float) -> Pipeline:
+        scale = StandardScaler().fit(values[rows])
+        inputs, said = scale.transform(values[rows]), log_shares(teacher[rows])
+        classifier = fit_soft_logistic(inputs, examples.codes[rows], said, C=strength, **settings)
+        return Pipeline([("scale", scale), (CLASSIFIER, classifier)])
+
+    strengths = tuple(C) if isinstance(C, Sequence) else (C,)
+    chosen = _choose(fit, strengths, values, examples, seed)
+    pipeline = fit(np.arange(len(values)), chosen)
+    options = {**settings, **plan.options, "chosen": {"C": chosen}}
+    return _head(pipeline, "logistic", store, examples, binding=binding, options=options)
 
 
 def self_train_head(
@@ -154,8 +168,7 @@ def self_train_head(
         plan: how; None for the defaults.
         ids: as for `train_head`.
         groups: as for `train_head`.
-        layers: that teach each other, each a view of its own, as for `train_head`; the head takes the one that does
-            best on held-out labelled utterances.
+        layers: that teach each other, each a view of its own, as for `train_head`; the head takes them side by side.
         unlabelled: stores of further utterances by the same encoder, such as of other directories; their labels are not
             looked at.
         task: as for `train_head`.
@@ -174,10 +187,33 @@ def self_train_head(
         # Of whom they are is not known: each stands for itself.
         units = None if units is None else [*units, *(f"{number}#{row}" for row in range(len(others)))]
     found = self_train(values, codes, len(examples.classes), plan, groups=units)
-    options = {"shrinkage": plan.shrinkage, "rounds": _told(found), "round": found.best, "views": list(binding.layers)}
-    chosen = Binding.of(store, binding.layers[found.view : found.view + 1])
-    pipeline = found.students[found.best][found.view]
-    return _head(pipeline, "lda", store, examples, binding=chosen, options=options)
+    rounds = [{"taken": one.taken, "uar": one.score} for one in found.rounds]
+    options = {"shrinkage": plan.shrinkage, "rounds": rounds, "round": found.best}
+    return _head(found.joined(), "lda", store, examples, binding=binding, options=options)
+
+
+def _choose(
+    fit: Callable[[np.ndarray, float], Pipeline],
+    strengths: Sequence[float],
+    values: np.ndarray,
+    examples: Examples,
+    seed: int,
+) -> float:
+    """The strength that tells most of labelled utterances held out in folds; of equals the earlier."""
+    known = np.flatnonzero(examples.codes != UNKNOWN)
+    units = None if examples.groups is None else np.array(examples.groups)[known]
+    splits = inner_folds(examples.codes[known], units, FOLDS, seed) if len(strengths) > 1 else []
+    if not splits:
+        return strengths[0]
+    scores = []
+    for strength in strengths:
+        told = []
+        for _, test in splits:
+            rows = np.setdiff1d(np.arange(len(values)), known[test])
+            answers = fit(rows, strength).predict(values[known[test]])
+            told.append(average_recall(examples.codes[known[test]], answers))
+        scores.append(np.mean(told))
+    return strengths[int(np.argmax(scores))]
 
 
 def _labelled(examples: Examples) -> Examples:
@@ -188,10 +224,6 @@ def _labelled(examples: Examples) -> Examples:
         labels=[examples.labels[row] for row in rows],
         groups=None if examples.groups is None else [examples.groups[row] for row in rows],
     )
-
-
-def _told(found: SelfTrained) -> list[dict[str, Any]]:
-    return [{"taken": one.taken, "uar": one.score, "uar of views": list(one.view_scores)} for one in found.rounds]
 
 
 def _head(
