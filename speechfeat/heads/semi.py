@@ -20,6 +20,7 @@ from sklearn.preprocessing import StandardScaler
 
 from speechfeat.classification import average_recall
 from speechfeat.errors import ParameterError
+from speechfeat.heads.classifiers import Discriminant
 from speechfeat.heads.estimators import CLASSIFIER, inner_folds
 from speechfeat.heads.examples import UNKNOWN
 from speechfeat.heads.soft import fit_soft_discriminant, fitted_discriminant
@@ -93,7 +94,7 @@ class SelfTrained:
 
         Args:
             embeddings: `[n, V, D]`, the views in their order.
-            number: of the round; None for the best.
+            number: of the round; None for the one that is taken.
         """
         return _answer(self.students[self.best if number is None else number], embeddings)
 
@@ -103,7 +104,7 @@ class SelfTrained:
         It differs from `probabilities` in that what is averaged are logarithms.
 
         Args:
-            number: of the round; None for the best.
+            number: of the round; None for the one that is taken.
 
         Returns:
             A fitted pipeline for `[n, V * D]`.
@@ -147,8 +148,13 @@ def self_train(
     _check(values, labels, num_classes, copies)
     heard = values[None] if copies is None else np.concatenate([values[None], np.asarray(copies, np.float32)])
     scales = [StandardScaler().fit(values[:, view]) for view in range(values.shape[1])]
-    material = _Material(heard, scales, num_classes, plan)
-    students, taken = material.run(labels, np.ones(len(labels), bool))
+    scaled = [[scale.transform(one[:, view]) for view, scale in enumerate(scales)] for one in heard]
+    material = _Material(np.stack([np.stack(one, axis=1) for one in scaled]), num_classes, plan)
+    trained, taken = material.run(labels, np.ones(len(labels), bool))
+    students = [
+        [Pipeline([("scale", scale), (CLASSIFIER, one)]) for scale, one in zip(scales, made, strict=True)]
+        for made in trained
+    ]
     held_out = _hold_out(material, labels, groups)
     if held_out is None:
         return SelfTrained(students, [Round(count, None) for count in taken], plan.rounds)
@@ -160,21 +166,20 @@ def self_train(
 
 @dataclass(frozen=True)
 class _Material:
-    """What students hear, standardised by all utterances: the unlabelled tell the scale too.
+    """What students hear, and how they are trained.
 
     Attributes:
-        heard: `[1 + K, n, V, D]`, the utterances as they are and their copies.
-        scales: of each view.
+        heard: `[1 + K, n, V, D]`, the utterances as they are and their copies; standardised by all utterances, for the
+            unlabelled tell the scale too.
         num_classes: C.
         plan: how they are trained.
     """
 
     heard: np.ndarray
-    scales: list[StandardScaler]
     num_classes: int
     plan: SelfTraining
 
-    def run(self, labels: np.ndarray, there: np.ndarray) -> tuple[list[list[Pipeline]], list[int]]:
+    def run(self, labels: np.ndarray, there: np.ndarray) -> tuple[list[list[Discriminant]], list[int]]:
         """Students of each round, of the utterances that are there; how many unlabelled ones each round learnt from."""
         known = there & (labels != UNKNOWN)
         shares = np.zeros((len(labels), self.num_classes), np.float32)
@@ -189,15 +194,15 @@ class _Material:
             taken.append(int(is_taken.sum()))
         return students, taken
 
-    def _train(self, chosen: np.ndarray, shares: np.ndarray) -> list[Pipeline]:
+    def _train(self, chosen: np.ndarray, shares: np.ndarray) -> list[Discriminant]:
         """A student for each view."""
         target = np.tile(shares[chosen], (len(self.heard), 1))
-        made = []
-        for view, scale in enumerate(self.scales):
-            inputs = np.concatenate([scale.transform(heard[chosen, view]) for heard in self.heard])
-            classifier = fit_soft_discriminant(inputs, target, shrinkage=self.plan.shrinkage)
-            made.append(Pipeline([("scale", scale), (CLASSIFIER, classifier)]))
-        return made
+        return [
+            fit_soft_discriminant(
+                self.heard[:, chosen, view].reshape(len(target), -1), target, shrinkage=self.plan.shrinkage
+            )
+            for view in range(self.heard.shape[2])
+        ]
 
 
 def _hold_out(
@@ -212,7 +217,7 @@ def _hold_out(
     units = None if groups is None else np.asarray(groups)
     splits = inner_folds(labels[known], None if units is None else units[known], plan.folds, plan.seed)
     rows, said = [], []
-    for train, test in splits if plan.folds else []:
+    for train, test in splits:
         if len(np.unique(labels[known[train]])) < material.num_classes:
             continue
         held = known[test]
@@ -241,7 +246,7 @@ def _last_good(truth: np.ndarray, answers: np.ndarray, scores: Sequence[float]) 
     return int(np.flatnonzero(difference <= SURE * error).max())
 
 
-def _answer(students: Sequence[Pipeline], embeddings: np.ndarray) -> np.ndarray:
+def _answer(students: Sequence[Pipeline | Discriminant], embeddings: np.ndarray) -> np.ndarray:
     """Probabilities averaged over students, `[n, C]`."""
     return np.mean([one.predict_proba(embeddings[:, view]) for view, one in enumerate(students)], axis=0)
 

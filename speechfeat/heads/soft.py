@@ -144,7 +144,8 @@ def fit_soft_discriminant(values: np.ndarray, shares: np.ndarray, *, shrinkage: 
     masses = masses / totals / len(totals)
     means = len(totals) * masses.T @ inputs
     # Of the spread about the class means, all classes alike.
-    covariance = (inputs * masses.sum(axis=1, keepdims=True)).T @ inputs - means.T @ means / len(totals)
+    rows = inputs * np.sqrt(masses.sum(axis=1, keepdims=True))
+    covariance = rows.T @ rows - means.T @ means / len(totals)
     covariance = (1 - shrinkage) * covariance + shrinkage * np.trace(covariance) / len(covariance) * np.eye(
         len(covariance), dtype=inputs.dtype
     )
