@@ -106,6 +106,8 @@ class TunedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             warnings.simplefilter("ignore", ConvergenceWarning)
             # Of balanced accuracy: an answer of a class that the fold does not test is simply wrong.
             warnings.filterwarnings("ignore", "y_pred contains classes not in y_true", UserWarning)
+            # Of balanced accuracy: a fold of few examples may test one class alone.
+            warnings.filterwarnings("ignore", "A single label was found", UserWarning)
             # Of discriminant analysis: a class with one example has no spread of its own.
             warnings.filterwarnings("ignore", "Only one sample available", UserWarning)
             # Of an MLP: a batch is everything, where that is less than a batch.
