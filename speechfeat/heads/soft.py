@@ -105,7 +105,7 @@ def fit_soft_logistic(
         total = beta * F.cross_entropy(logits, labels, ignore_index=UNKNOWN, reduction="sum")
         if alpha:
             total = total + alpha * distillation_loss(logits[told], wanted[told], temperature).sum()
-        loss = C * total + 0.5 * parameters[:-1].square().sum()
+        loss = total / len(inputs) + 0.5 / (C * len(inputs)) * parameters[:-1].square().sum()
         loss.backward()
         assert parameters.grad is not None
         return loss.item(), parameters.grad.numpy().ravel()
