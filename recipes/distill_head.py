@@ -80,6 +80,7 @@ class Material:
         labels: of each.
         classes: what they may be.
         inner: of each, by what training data are divided; or None.
+        audio: of the utterances, decoded once; None unless an encoder is trained.
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -103,6 +104,11 @@ class Material:
         self.labels = [one.labels[corpus.label] for one in self.utterances]
         self.classes = sorted(set(self.labels))
         self.inner = self.protocol.inner
+        self.audio = None
+        if options.tune:
+            options.out.mkdir(parents=True, exist_ok=True)
+            rate = self.student.store.grid["sample_rate"]
+            self.audio = sf.AudioCache(options.out, self.utterances, rate, exact=True)
 
     def _divide(self, corpus: sf.Corpus, utterances: list[sf.Utterance]) -> sf.Protocol:
         split = self.options.split
@@ -195,6 +201,7 @@ def tune(material: Material, number: int, layers: tuple[int, ...], teacher: np.n
         rows=train,
         groups=material.inner,
         objective=lambda tasks: sf.Distilled(tasks[0], teacher, **settings),
+        audio=material.audio,
         device=extraction["device"],
     )
     tuning.run()

@@ -23,6 +23,7 @@ _LAZY = {
     "Aligner": "alignment",
     "Answers": "experiments.crossval",
     "AudioError": "errors",
+    "AudioCache": "distillation.data",
     "Augmentation": "augmentation",
     "BatchConfig": "distillation.batches",
     "BatchPlan": "transfer.batches",
@@ -257,6 +258,7 @@ if TYPE_CHECKING:
     from speechfeat.detection import detect as detect
     from speechfeat.detectors import train_detector as train_detector
     from speechfeat.distillation.batches import BatchConfig as BatchConfig
+    from speechfeat.distillation.data import AudioCache as AudioCache
     from speechfeat.distillation.model import Tasks as Tasks
     from speechfeat.distillation.plan import Distillation as Distillation
     from speechfeat.distillation.plan import DistillPlan as DistillPlan
