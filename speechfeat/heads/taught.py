@@ -45,7 +45,7 @@ def held_out_answers(
 ) -> np.ndarray:
     """What heads say of utterances that they were not trained on: a teacher's answers for its own training data.
 
-    What a head says of what it was trained on is surer than what it knows, and teaches little beside the labels.
+    What a head says of what it was trained on is little else than the labels that it was given.
 
     Args:
         store: of the teacher's features.
@@ -133,12 +133,12 @@ def distill_head(
         )
     plan = plan_layers(store, _labelled(examples), layers, seed=seed)
     binding = Binding.of(store, plan.layers)
-    values = binding.embeddings(store, examples.ids).reshape(len(examples.ids), -1)
+    values, answers = binding.embeddings(store, examples.ids).reshape(len(examples.ids), -1), np.asarray(teacher)
     settings = {"temperature": temperature, "alpha": alpha, "beta": beta}
 
     def fit(rows: np.ndarray, strength: float) -> Pipeline:
         scale = StandardScaler().fit(values[rows])
-        inputs, said = scale.transform(values[rows]), log_shares(teacher[rows])
+        inputs, said = scale.transform(values[rows]), log_shares(answers[rows])
         classifier = fit_soft_logistic(inputs, examples.codes[rows], said, C=strength, **settings)
         return Pipeline([("scale", scale), (CLASSIFIER, classifier)])
 
