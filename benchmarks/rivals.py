@@ -3,7 +3,8 @@
     python -m benchmarks.rivals WAY LIST -m MODEL -o OUT [--device cuda]
 
 LIST names recordings, a line each, MODEL a checkpoint directory of transformers. What is timed goes from the first read
-to the last byte written; loading the model and a first batch to warm up are not in it.
+to the last byte written; loading the model and a first batch to warm up are not in it. The encoders of other packages
+are in `benchmarks.rival_packages`.
 """
 
 import argparse
@@ -14,17 +15,23 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
 import torch
 import transformers
 
-BATCH_SIZE = 8
-SAMPLE_RATE = 16000
-# Frames of each of a batch of recordings, from their samples.
-Encode = Callable[[list[np.ndarray]], list[np.ndarray]]
+from benchmarks.rival_packages import (
+    BATCH_SIZE,
+    SAMPLE_RATE,
+    Encode,
+    cut,
+    s3prl_upstream,
+    sentence_transformers_encode,
+    speechbrain_wrapper,
+    torchaudio_loop,
+)
 
 
 def encoder_of(model: str, dtype: torch.dtype) -> Any:
@@ -62,63 +69,51 @@ def batches_of(model: str, device: str, dtype: torch.dtype) -> Encode:
         inputs = extractor(batch, sampling_rate=SAMPLE_RATE, return_tensors="pt", padding=padding).to(device)
         given = {name: value.to(dtype) if value.is_floating_point() else value for name, value in inputs.items()}
         states = encoder(**given, output_hidden_states=True).hidden_states[-2].float().cpu().numpy()
-        longest = max(map(len, batch))
-        # Those who pad cut the frames of the padding off, or they have none of use.
-        counts = [max(1, round(states.shape[1] * len(one) / longest)) for one in batch]
-        return [values[:count] for values, count in zip(states, counts, strict=True)]
+        return cut(states, batch)
 
     return encode
 
 
-def torchaudio_loop(model: str, device: str) -> tuple[Encode, int]:
-    """The wav2vec 2.0 of torchaudio with the same sizes, one recording at a time."""
-    from torchaudio.models.wav2vec2.utils import import_huggingface_model
+class Way(NamedTuple):
+    """How an encoder can be run.
 
-    # It imports models with a CTC head only.
-    config = transformers.AutoConfig.from_pretrained(model)
-    stock = transformers.Wav2Vec2ForCTC(config).eval()
-    encoder = import_huggingface_model(stock).eval().to(device)
+    Attributes:
+        make: gives, of a checkpoint directory and a device, what encodes, and how many recordings it takes at a time.
+        package: that it needs.
+        model_types: that it can run; empty for all of transformers.
+    """
 
-    def encode(batch: list[np.ndarray]) -> list[np.ndarray]:
-        states, _ = encoder.extract_features(torch.from_numpy(batch[0])[None].to(device))
-        return [states[-2][0].cpu().numpy()]
-
-    return encode, 1
+    make: Callable[[str, str], tuple[Encode, int]]
+    package: str = "transformers"
+    model_types: tuple[str, ...] = ()
 
 
-def speechbrain_wrapper(model: str, device: str) -> tuple[Encode, int]:
-    """SpeechBrain's wrapper around transformers, padded batches."""
-    from speechbrain.lobes.models.huggingface_transformers.wav2vec2 import Wav2Vec2
-
-    encoder = Wav2Vec2(source=model, save_path=model, output_all_hiddens=True, freeze=True).to(device)
-
-    def encode(batch: list[np.ndarray]) -> list[np.ndarray]:
-        longest = max(map(len, batch))
-        waves = torch.from_numpy(np.stack([np.pad(one, (0, longest - len(one))) for one in batch])).to(device)
-        relative = torch.tensor([len(one) / longest for one in batch], device=device)
-        states = encoder(waves, relative)[-2].float().cpu().numpy()
-        return [
-            values[: max(1, round(len(values) * len(one) / longest))] for values, one in zip(states, batch, strict=True)
-        ]
-
-    return encode, BATCH_SIZE
-
-
-# name -> what makes it, and the package that it needs beside transformers
-WAYS: dict[str, tuple[Callable[[str, str], tuple[Encode, int]], str]] = {
-    "plain loop": (plain_loop, "transformers"),
-    "padded batches of 8": (padded, "transformers"),
-    "padded batches of 8, bfloat16": (padded_bfloat16, "transformers"),
-    "torchaudio loop": (torchaudio_loop, "torchaudio"),
-    "SpeechBrain wrapper": (speechbrain_wrapper, "speechbrain"),
+WAYS = {
+    "plain loop": Way(plain_loop),
+    "padded batches of 8": Way(padded),
+    "padded batches of 8, bfloat16": Way(padded_bfloat16),
+    "torchaudio loop": Way(torchaudio_loop, "torchaudio", ("wav2vec2",)),
+    "SpeechBrain wrapper": Way(speechbrain_wrapper, "speechbrain", ("wav2vec2", "hubert", "wavlm")),
+    "s3prl, upstream alone": Way(s3prl_upstream, "s3prl", ("wav2vec2",)),
+    "sentence-transformers, last": Way(
+        sentence_transformers_encode, "sentence_transformers", ("wav2vec2", "hubert", "wavlm")
+    ),
 }
+
+
+def missing_packages() -> list[str]:
+    """Those of the ways that are not installed here."""
+    return sorted({way.package for way in WAYS.values() if not importlib.util.find_spec(way.package)})
 
 
 def available(model_type: str) -> list[str]:
     """The ways that can run a model here."""
-    found = [name for name, (_, package) in WAYS.items() if importlib.util.find_spec(package)]
-    only_wav2vec2 = {"torchaudio loop", "SpeechBrain wrapper"}
-    return [name for name in found if model_type == "wav2vec2" or name not in only_wav2vec2]
+    missing = missing_packages()
+    return [
+        name
+        for name, way in WAYS.items()
+        if way.package not in missing and model_type in (way.model_types or (model_type,))
+    ]
 
 
 def batches(files: list[str], size: int) -> Iterator[tuple[list[str], list[np.ndarray]]]:
@@ -130,11 +125,11 @@ def batches(files: list[str], size: int) -> Iterator[tuple[list[str], list[np.nd
 
 def run(way: str, files: list[str], model: str, device: str, out: Path) -> dict[str, float]:
     """Seconds that a way takes, and those of them in which it encodes."""
-    encode, size = WAYS[way][0](model, device)
+    encode, size = WAYS[way].make(model, device)
     out.mkdir()
     encoding = 0.0
     with torch.no_grad():
-        for _, samples in batches(files[:size], size):
+        for _, samples in batches(files[: min(size, BATCH_SIZE)], size):
             encode(samples)
         began = time.perf_counter()
         for names, samples in batches(files, size):

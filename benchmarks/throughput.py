@@ -7,8 +7,8 @@ The clips of AUDIO_DIR are joined and cut to the lengths of a mix and compressed
 the penultimate frames in float16 and their mean on disk, in a process of its own; what is compared is the time from the
 first read to the last byte written, without loading the model and warming up. Rounds alternate, so that a machine that
 is busy for a while is busy for all; the table shows medians, and medians of ratios. The rivals are in
-`benchmarks.rivals`; those whose package is not installed are left out (`pip install -e ".[bench]"`). A way that is
-many times slower than another may be given less of the work (`--rival-hours`).
+`benchmarks.rivals`; those whose package is not installed (`pip install -e ".[bench]"`) or does not know the model are
+left out. A way that is many times slower than another may be given less of the work (`--rival-hours`).
 
 MODEL is a checkpoint directory, or `random:wav2vec2-large` for random weights of its size, since speed does not depend
 on their values (`benchmarks.random_weights`).
@@ -146,6 +146,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     from benchmarks.limits import DTYPES, disk_rate, matrix_rate
+    from benchmarks.rivals import missing_packages
     from benchmarks.workload import MIXES, make
 
     options = arguments()
@@ -165,6 +166,8 @@ def main() -> int:
             + ", ".join(f"{dtype} {rate / 1e9:.0f} GFLOP/s" for dtype, rate in rates.items())
             + f"; disk {disk_rate(folder) / 1e6:.0f} MB/s"
         )
+        if missing := missing_packages():
+            print(f"left out, not installed: {', '.join(missing)}")
         for number, model in enumerate(options.model or ["random:wav2vec2-base"]):
             (folder / str(number)).mkdir()
             compare(model, options, folder / str(number), rates)
