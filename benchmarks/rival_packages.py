@@ -102,10 +102,12 @@ def sentence_transformers_encode(model: str, device: str) -> tuple[Encode, int]:
             if file.name != "vocab.json":
                 (folder / file.name).symlink_to(file.absolute())
         encoder = SentenceTransformer(name, device=device)
+    # It needs the mask, which checkpoints with group norm do not ask for.
+    masked = {"audio": {"return_attention_mask": True}}
 
     def encode(batch: list[np.ndarray]) -> list[np.ndarray]:
         given = [{"array": one, "sampling_rate": SAMPLE_RATE} for one in batch]
-        found = encoder.encode(given, batch_size=BATCH_SIZE, output_value="token_embeddings", show_progress_bar=False)
+        found = encoder.encode(given, batch_size=BATCH_SIZE, output_value="token_embeddings", processing_kwargs=masked)
         # It pads within its own batches, and its mask is of samples.
         counts = encoder[0].model._get_feat_extract_output_lengths(torch.tensor([len(one) for one in batch])).tolist()
         return [values[:count].cpu().numpy() for values, count in zip(found, counts, strict=True)]

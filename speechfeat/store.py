@@ -9,8 +9,8 @@ A store that is still being written, or whose writer was killed, opens with what
 
 import os
 from bisect import bisect_left
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from difflib import get_close_matches
 from functools import lru_cache
@@ -35,6 +35,7 @@ class _Place(NamedTuple):
     """Where an utterance is, and what its frames need beside their values."""
 
     shard: int
+    row: int
     start: float
     flags: tuple[str, ...]
 
@@ -147,15 +148,19 @@ class Store:
         if shape is None:
             raise StoreError(f"store {self._paths[0]} has no embeddings; extract with a pooling (--pool mean)")
         keys = self.ids if ids is None else list(ids)
-        by_shard = defaultdict(list)
-        for index, key in enumerate(keys):
-            by_shard[self._place(key).shard].append(index)
+        places = [self._place(key) for key in keys]
+        shards = np.fromiter((place.shard for place in places), np.int64, len(places))
+        rows = np.fromiter((place.row for place in places), np.int64, len(places))
         result = np.empty((len(keys), *shape), np.float32)
-        for shard, indices in by_shard.items():
-            table = self._read(shard, ("id", EMBEDDING))
-            rows = {key: row for row, key in enumerate(table.column("id").to_pylist())}
-            flat = table.column(EMBEDDING).combine_chunks().flatten().to_numpy()
-            result[indices] = flat.reshape(-1, *shape)[[rows[keys[index]] for index in indices]]
+
+        def fill(shard: int) -> None:
+            indices = np.flatnonzero(shards == shard)
+            flat = self._read(shard, (EMBEDDING,)).column(EMBEDDING).combine_chunks().flatten().to_numpy()
+            result[indices] = flat.reshape(-1, *shape)[rows[indices]]
+
+        # Decoding parquet lets other threads run; each keeps one shard in memory.
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(fill, np.unique(shards).tolist()))
         return keys, result
 
     def table(self) -> pd.DataFrame:
@@ -176,11 +181,11 @@ class Store:
         number = len(self._shards) - 1
         table, failures = read_rows(file, self.fingerprint, ("id", "start", "flags"))
         columns = (table.column(name).to_pylist() for name in ("id", "start", "flags"))
-        for key, start, flags in zip(*columns, strict=True):
+        for row, (key, start, flags) in enumerate(zip(*columns, strict=True)):
             if key in self._places:
                 other = self._shards[self._places[key].shard]
                 raise StoreError(f"utterance {key!r} is in {other} and in {file}; remove one of the two shards")
-            self._places[key] = _Place(number, start, tuple(flags))
+            self._places[key] = _Place(number, row, start, tuple(flags))
         self._failures.update((failure.id, failure) for failure in failures)
 
     def _read(self, shard: int, columns: Sequence[str] | None = None) -> pa.Table:

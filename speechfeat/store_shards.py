@@ -24,6 +24,8 @@ from speechfeat.store_config import disk_errors
 DATA_START = 256 * 1024
 MAX_ID_BYTES = 4096
 BLOCK_BYTES = 4 * 1024 * 1024
+# Up to so many torch converts in the thread that asks; more it would spread over those that the encoder needs.
+SERIAL_VALUES = 32768
 SAFETENSORS_DTYPES = {"float16": "F16", "float32": "F32"}
 FINGERPRINT_KEY = b"speechfeat.fingerprint"
 FAILURES_KEY = b"speechfeat.failures"
@@ -169,13 +171,28 @@ class Slab:
 
 def _to_stored(values: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, bool]:
     """Values in the store's precision, clipped to its range, and whether that was needed."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        stored = np.ascontiguousarray(values, dtype)
+    if (values.dtype, dtype) == (np.float32, np.float16):
+        stored = _halved(values)
+    else:
+        with np.errstate(over="ignore", invalid="ignore"):
+            stored = np.ascontiguousarray(values, dtype)
     if _is_finite(stored):
         return stored, False
     check_finite(values)
     limit = np.finfo(dtype).max
     return np.ascontiguousarray(np.clip(values, -limit, limit), dtype), True
+
+
+def _halved(values: np.ndarray) -> np.ndarray:
+    """float32 as float16 by torch, which rounds as numpy does and is three times as fast."""
+    import torch  # not for those who only read
+
+    source = torch.from_numpy(np.require(values, requirements=["C", "W"]).reshape(-1))
+    stored = np.empty(values.shape, np.float16)
+    target = torch.from_numpy(stored.reshape(-1))
+    for piece, place in zip(source.split(SERIAL_VALUES), target.split(SERIAL_VALUES), strict=True):
+        place.copy_(piece)
+    return stored
 
 
 def _is_finite(values: np.ndarray) -> bool:
