@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from safetensors import SafetensorError, safe_open
 
 from speechfeat.errors import StoreError
@@ -35,7 +36,6 @@ class _Place(NamedTuple):
     """Where an utterance is, and what its frames need beside their values."""
 
     shard: int
-    row: int
     start: float
     flags: tuple[str, ...]
 
@@ -148,15 +148,18 @@ class Store:
         if shape is None:
             raise StoreError(f"store {self._paths[0]} has no embeddings; extract with a pooling (--pool mean)")
         keys = self.ids if ids is None else list(ids)
-        places = [self._place(key) for key in keys]
-        shards = np.fromiter((place.shard for place in places), np.int64, len(places))
-        rows = np.fromiter((place.row for place in places), np.int64, len(places))
+        shards = np.fromiter((self._place(key).shard for key in keys), np.int64, len(keys))
         result = np.empty((len(keys), *shape), np.float32)
 
         def fill(shard: int) -> None:
             indices = np.flatnonzero(shards == shard)
-            flat = self._read(shard, (EMBEDDING,)).column(EMBEDDING).combine_chunks().flatten().to_numpy()
-            result[indices] = flat.reshape(-1, *shape)[rows[indices]]
+            table = self._read(shard, ("id", EMBEDDING))
+            wanted = pa.array([keys[index] for index in indices], pa.string())
+            rows = pc.index_in(wanted, table.column("id").combine_chunks())
+            if rows.null_count:
+                raise StoreError(f"shard {self._shards[shard]} was replaced since the store was opened; open it again")
+            flat = table.column(EMBEDDING).combine_chunks().flatten().to_numpy()
+            result[indices] = flat.reshape(-1, *shape)[rows.to_numpy()]
 
         # Decoding parquet lets other threads run; each keeps one shard in memory.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -181,11 +184,11 @@ class Store:
         number = len(self._shards) - 1
         table, failures = read_rows(file, self.fingerprint, ("id", "start", "flags"))
         columns = (table.column(name).to_pylist() for name in ("id", "start", "flags"))
-        for row, (key, start, flags) in enumerate(zip(*columns, strict=True)):
+        for key, start, flags in zip(*columns, strict=True):
             if key in self._places:
                 other = self._shards[self._places[key].shard]
                 raise StoreError(f"utterance {key!r} is in {other} and in {file}; remove one of the two shards")
-            self._places[key] = _Place(number, row, start, tuple(flags))
+            self._places[key] = _Place(number, start, tuple(flags))
         self._failures.update((failure.id, failure) for failure in failures)
 
     def _read(self, shard: int, columns: Sequence[str] | None = None) -> pa.Table:

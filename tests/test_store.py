@@ -516,3 +516,11 @@ def test_a_stale_lock_file_is_no_lock(tmp_path):
 
 def test_free_disk_of_a_directory_not_yet_made(tmp_path):
     assert free_disk_bytes(tmp_path / "a/b") > 0
+
+
+def test_a_shard_replaced_while_the_store_is_open_is_told(tmp_path: Path) -> None:
+    store = fill(tmp_path / "s", ["a", "b"])
+    fill(tmp_path / "s", ["c", "d"], overwrite=True)
+    with pytest.raises(StoreError, match="was replaced since"):
+        store.embeddings()
+    np.testing.assert_array_equal(Store(tmp_path / "s").embeddings()[1][1], features("d")[1])
