@@ -120,6 +120,16 @@ def test_a_stopped_and_resumed_training_ends_with_the_same_weights(
     assert_same_training(undisturbed, resumed)
 
 
+def train_and_die(checkpoint: Path, audio: AudioCache, words: sf.CrossEntropy, directory: Path, moment: int) -> None:
+    """Train until a step, and be killed in it."""
+
+    def die(trainer: sf.Trainer, _: float) -> None:
+        if trainer.state.step == moment:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    new_trainer(checkpoint, audio, words, directory, checkpoint_seconds=0.02).run(die)
+
+
 def test_a_killed_training_goes_on_from_its_last_checkpoint(
     checkpoint: Path, audio: AudioCache, words: sf.CrossEntropy, tmp_path: Path
 ) -> None:
@@ -127,16 +137,11 @@ def test_a_killed_training_goes_on_from_its_last_checkpoint(
     assert undisturbed.run()
     moment = int(np.random.default_rng().integers(1, undisturbed.steps))
 
-    def die(trainer: sf.Trainer, _: float) -> None:
-        if trainer.state.step == moment:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def train() -> None:
-        new_trainer(checkpoint, audio, words, tmp_path / "killed", checkpoint_seconds=0.02).run(die)
-
-    process = multiprocessing.get_context("fork").Process(target=train)
+    # Not forked: the threads of torch, which a child of this process would miss, hold its locks.
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=train_and_die, args=(checkpoint, audio, words, tmp_path / "killed", moment))
     process.start()
-    process.join(60)
+    process.join(300)
     assert process.exitcode == -signal.SIGKILL
     resumed = new_trainer(checkpoint, audio, words, tmp_path / "killed")
     assert resumed.state.step < undisturbed.steps
