@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._dynamo.exc import TorchDynamoException
-from torch._inductor.exc import InductorError
 
 _is_off = False
+# Importing the compiler takes a second, which those who never compile need not wait.
+COMPILER = ("torch._dynamo", "torch._inductor")
 
 
 def fused(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -27,7 +27,9 @@ def fused(function: Callable[..., Any]) -> Callable[..., Any]:
         if not _is_off:
             try:
                 return compiled(*args, **kwargs)
-            except (TorchDynamoException, InductorError) as error:
+            except Exception as error:
+                if not type(error).__module__.startswith(COMPILER):
+                    raise
                 _is_off = True
                 reason = str(error).strip().splitlines()[0]
                 warnings.warn(f"torch's compiler cannot be used, so encoding is slower: {reason}", stacklevel=2)
