@@ -21,7 +21,7 @@ from torch.nn import functional as F
 import speechfeat as sf
 from speechfeat import extract
 from speechfeat.distillation.data import AudioCache
-from speechfeat.heads.fitting import Validation
+from speechfeat.heads.objectives import Validation
 from tests.conftest import REPOSITORY
 from tests.families.case import speech_like
 

@@ -12,6 +12,7 @@ from speechfeat.store import Store
 
 # A column of `store.table()`, or one value an utterance.
 Column = str | Sequence[Any]
+# Where a place among the classes is not known; what scikit-learn calls such rows, too.
 UNKNOWN = -1
 
 

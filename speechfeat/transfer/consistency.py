@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from speechfeat.errors import ParameterError
+from speechfeat.heads.examples import UNKNOWN
 from speechfeat.transfer.batches import TransferBatch
 from speechfeat.transfer.model import TransferModel
-from speechfeat.transfer.objectives import UNKNOWN, CrossEntropy, Task
+from speechfeat.transfer.objectives import CrossEntropy, Task
 
 
 class FixMatch(CrossEntropy):

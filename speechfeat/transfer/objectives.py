@@ -16,12 +16,11 @@ from torch.nn import functional as F
 
 from speechfeat.classification import average_recall
 from speechfeat.errors import ParameterError
-from speechfeat.heads.fitting import Validation
+from speechfeat.heads.examples import UNKNOWN
+from speechfeat.heads.objectives import Validation
 from speechfeat.heads.soft import check_distillation, distillation_loss
 from speechfeat.transfer.batches import TransferBatch, UtteranceBatches
 from speechfeat.transfer.model import TransferModel
-
-UNKNOWN = -1
 
 
 class Objective(Protocol):

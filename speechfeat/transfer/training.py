@@ -32,7 +32,7 @@ from speechfeat.distillation.ahead import workers_for
 from speechfeat.distillation.training import STATE, refuse_differences
 from speechfeat.encoders.precision import Precision
 from speechfeat.errors import ParameterError
-from speechfeat.heads.fitting import Validation
+from speechfeat.heads.objectives import Validation
 from speechfeat.store_config import disk_errors, publish
 from speechfeat.transfer.batches import TransferBatch, UtteranceBatches
 from speechfeat.transfer.config import TrainConfig

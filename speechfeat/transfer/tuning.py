@@ -22,6 +22,7 @@ from speechfeat.distillation.training import STATE
 from speechfeat.encoders.catalog import DEFAULT_MODEL
 from speechfeat.errors import ParameterError
 from speechfeat.heads.estimators import pooled_head
+from speechfeat.heads.examples import UNKNOWN
 from speechfeat.heads.holdout import split_validation
 from speechfeat.layers import Layers
 from speechfeat.store_config import disk_errors
@@ -29,7 +30,7 @@ from speechfeat.transfer.batches import BatchPlan, UtteranceBatches
 from speechfeat.transfer.config import TrainConfig
 from speechfeat.transfer.heads import LOGISTIC, PooledClassifier, new_head
 from speechfeat.transfer.model import TransferModel
-from speechfeat.transfer.objectives import UNKNOWN, CrossEntropy, Objective, Task, predict
+from speechfeat.transfer.objectives import CrossEntropy, Objective, Task, predict
 from speechfeat.transfer.regimes import Regime, TopBlocks
 from speechfeat.transfer.saving import save_encoder, save_head
 from speechfeat.transfer.training import Trainer
