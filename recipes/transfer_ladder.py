@@ -8,6 +8,9 @@ training data that are kept apart. The table has for each rung the score and its
 intervals, the weights that learn, the time and the memory; one line says how far it pays. Stop it at any time and give
 the same command again: folds that are done are kept, and the one in flight goes on, on a CPU to the same weights.
 `--limit 2` runs the first two folds, to see the cost. LoRA needs peft: pip install -e ".[train]".
+
+conformer-s, leaving one speaker out: UAR on EmoDB frozen 87.3 (83.7-90.5), full 89.0 (86.1-91.6) (--epochs 6 --patience
+2); accuracy on FSDD's digits 95.5 (92.4-98.2) and 96.3 (92.3-99.1) (--corpus fsdd --epochs 4 --batch-size 64).
 """
 
 import argparse
