@@ -244,13 +244,20 @@ class _Launcher:
     def _launch_long(self, one: _Ready) -> Iterator[_Launched]:
         encoder, has_failed = self.encoder, False
 
-        def finish(chunks: list[Chunk], landed: list[Landed]) -> list[Piece | Failure]:
+        def only_before_a_failure(make: Callable[[], Piece | Failure]) -> list[Piece | Failure]:
+            """What a run gave, unless an earlier one failed, after which this one may have been launched already."""
             nonlocal has_failed
             if has_failed:
                 return []
-            result = _joined(encoder, one, chunks, landed)
+            result = make()
             has_failed = isinstance(result, Failure)
             return [result]
+
+        def finish(chunks: list[Chunk], landed: list[Landed]) -> list[Piece | Failure]:
+            return only_before_a_failure(partial(_joined, encoder, one, chunks, landed))
+
+        def refuse(failure: Failure, _: list[Landed]) -> list[Piece | Failure]:
+            return only_before_a_failure(lambda: failure)
 
         for at in range(0, len(one.chunks), self.chunk_batch):
             if has_failed:
@@ -260,7 +267,7 @@ class _Launcher:
             try:
                 flights = encoder.launch(inputs, [chunk.stop - chunk.start for chunk in chunks], self.wanted_of_chunks)
             except InputError as error:
-                yield _failed([Failure(one.item, str(error))])
+                yield _Launched([], partial(refuse, Failure(one.item, str(error))))
                 return
             yield _Launched(flights, partial(finish, chunks))
 
