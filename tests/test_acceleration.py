@@ -1,5 +1,7 @@
 """The faster modules compute what the stock ones do, and a GPU in half precision gives what it gives alone."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,6 @@ import torch
 from speechfeat.encoders import compiling
 from speechfeat.encoders.base import Backbone, Encoder
 from speechfeat.encoders.flights import pool_states
-from speechfeat.encoders.precision import Precision
 from speechfeat.pooling import POOLS, pool_frames
 from tests.families import CASES, Case
 from tests.families.case import encode_together, speech_like
@@ -25,35 +26,38 @@ def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiling, "_is_off", True)
 
 
-def accelerated(case: Case, for_device: str, monkeypatch: pytest.MonkeyPatch) -> Encoder:
-    """The encoder of a case with the modules that half precision on a device gets, in float32 on a CPU."""
-    convert = Precision.convert
-
-    def convert_and_accelerate(self: Precision, module: torch.nn.Module, device: torch.device) -> None:
-        convert(self, module, device)
-        backbones[-1].accelerate(torch.device(for_device))
-
-    backbones: list[Backbone] = []
-    construct = Backbone.__init__
-
-    def remember(self: Backbone, *args: object, **kwargs: object) -> None:
-        construct(self, *args, **kwargs)
-        backbones.append(self)
-
+def encoder_made_for(case: Case, device: str | None, monkeypatch: pytest.MonkeyPatch) -> Encoder:
+    """The encoder of a case in float32 on a CPU, with the modules for a device, or with the library's own for None."""
     with monkeypatch.context() as patched:
-        patched.setattr(Backbone, "__init__", remember)
-        patched.setattr(Precision, "convert", convert_and_accelerate)
+        for backbone in _all_subclasses(Backbone):
+            if "accelerate" in vars(backbone):
+                patched.setattr(backbone, "accelerate", _for_device(backbone.accelerate, device))
         return case.encoder("all")
+
+
+def _all_subclasses(base: type) -> list[type]:
+    return [found for one in base.__subclasses__() for found in (one, *_all_subclasses(one))]
+
+
+def _for_device(accelerate: Callable, device: str | None) -> Callable:
+    return lambda self, _: accelerate(self, torch.device(device)) if device else None
 
 
 @pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("case", ACCELERATED, ids=lambda case: case.name)
 def test_faster_modules_compute_the_same(case: Case, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("speechfeat.encoders.wav2vec2.has_slow_mkl", lambda _device: True)
+    monkeypatch.setattr("speechfeat.encoders.blocked_attention.MIN_FRAMES", 20)
+    monkeypatch.setattr("speechfeat.encoders.blocked_attention.BLOCK_SCORES", 1000)
     clips = speech_like(*LENGTHS)
-    stock = encode_together(case.encoder("all"), clips)
-    for found, expected in zip(encode_together(accelerated(case, device, monkeypatch), clips), stock, strict=True):
-        assert np.abs(found - expected).max() / expected.std() < 1e-4
+    stock = encode_together(encoder_made_for(case, None, monkeypatch), clips)
+    faster = encoder_made_for(case, device, monkeypatch)
+    together = encode_together(faster, clips)
+    alone = [faster.encode_prepared([faster.prepare(clip)], [len(clip)])[0] for clip in clips]
+    for found in (together, alone):
+        for values, expected in zip(found, stock, strict=True):
+            assert np.abs(values - expected).max() / expected.std() < 1e-4
 
 
 @pytest.mark.gpu

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from speechfeat.encoders import precision
-from speechfeat.encoders.precision import OneDnnLinear, Precision
+from speechfeat.encoders.precision import OneDnnLinear, Precision, has_onednn
 
 CPU = torch.device("cpu")
 
@@ -31,6 +31,19 @@ def test_products_by_onednn_are_those_of_the_stock_layer(bias: bool) -> None:
             assert torch.allclose(found, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.skipif(not has_onednn(CPU, torch.bfloat16), reason="oneDNN does not multiply bfloat16 here")
+def test_products_by_onednn_in_half_precision_are_those_under_autocast() -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(24, 7).bfloat16()
+    inputs = torch.randn(5, 24)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        expected = layer(inputs)
+        layer.__class__ = OneDnnLinear
+        found = layer(inputs)
+    assert found.dtype == expected.dtype == torch.bfloat16
+    assert torch.allclose(found, expected, rtol=2**-7, atol=2**-7)
+
+
 def test_layers_of_onednn_learn_and_run_in_other_precisions() -> None:
     layer = nn.Linear(24, 7)
     layer.__class__ = OneDnnLinear
@@ -42,11 +55,11 @@ def test_layers_of_onednn_learn_and_run_in_other_precisions() -> None:
         assert layer(inputs.bfloat16()).dtype == torch.bfloat16
 
 
-def test_only_stock_layers_in_float32_change_where_mkl_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_stock_layers_change_and_in_float32_where_mkl_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     for slow, dtype, expected in (
         (True, "float32", OneDnnLinear),
         (False, "float32", nn.Linear),
-        (True, "bfloat16", nn.Linear),
+        (False, "bfloat16", OneDnnLinear),
     ):
         monkeypatch.setattr(precision, "has_slow_mkl", lambda device, slow=slow: slow)
         module = nn.Sequential(nn.Linear(2, 2), Own(2, 2))

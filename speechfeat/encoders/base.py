@@ -94,7 +94,7 @@ class Backbone:
         return {}
 
     def accelerate(self, device: torch.device) -> None:
-        """Replace modules by ones that compute the same and are faster on a device in half precision."""
+        """Let modules compute the same faster on a CPU, or in half precision on a GPU."""
 
     def mask(self, inputs: Tensor) -> Tensor | None:
         """Attention mask `[B, N]` over the inputs, 1 where valid; None where nothing is padded."""
@@ -117,8 +117,7 @@ class BaseEncoder:
         weights: hash of all its weights, before any were dropped.
     """
 
-    # In seconds of input: what a batch holds on a CPU, the most that it holds on a GPU (not measured there yet: it
-    # should fill one), and what the speed is measured on.
+    # In seconds of input: what a batch holds on a CPU, the most that it holds on a GPU, and what speed is measured on.
     cpu_batch_seconds = 30.0
     gpu_batch_seconds = 600.0
     probe_seconds = 8.0
@@ -150,7 +149,7 @@ class BaseEncoder:
         backbone.module.eval().requires_grad_(False)
         self.precision.convert(backbone.module, self.device)
         backbone.module.to(self.device)
-        if self.precision.name != "float32":
+        if self.precision.name != "float32" or self.device.type == "cpu":
             backbone.accelerate(self.device)
         self._taps = LayerTaps(backbone.blocks, backbone.final_norm, self.selection, backbone.layout)
         self.dim = self._measure_dim()
@@ -281,7 +280,8 @@ class BaseEncoder:
             ModelError: if the module does not give the frames that its grid promises.
         """
         num_frames = tuple(self.num_frames(count) for count in batch.num_samples)
-        with self._lock, ExitStack() as stack:
+        trains = torch.is_grad_enabled() and any(one.requires_grad for one in self.backbone.module.parameters())
+        with self._lock, torch.set_grad_enabled(trains), ExitStack() as stack:
             for context in self.precision.contexts(self.device):
                 stack.enter_context(context)
             self.backbone.padding.set(batch.sizes, batch.inputs.shape[1])

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from speechfeat.encoders.blocked_attention import attend
 from speechfeat.encoders.masking import Padding
 from speechfeat.encoders.packing import join
 
@@ -132,9 +133,7 @@ class GatedBiasAttention(nn.Module):
         count, length, _ = hidden_states.shape
         if position_bias is None:
             position_bias = stock.compute_bias(length, length)
-        split = (count, length, stock.num_heads, -1)
-        gates = stock.gru_rel_pos_linear(hidden_states.view(split)).unflatten(-1, (2, 4)).sum(-1).sigmoid()
-        gate = gates[..., 0] * (gates[..., 1] * stock.gru_rel_pos_const.view(-1) - 1) + 2
+        gate = gates(stock, hidden_states)
         query, key, value = self.project(hidden_states).view(count, length, 3, stock.num_heads, -1).unbind(2)
         bias = self._bias(gate.to(query.dtype), position_bias.to(query.dtype))[..., :length]
         states = F.scaled_dot_product_attention(
@@ -148,3 +147,40 @@ class GatedBiasAttention(nn.Module):
         length = gate.shape[1]
         bias = F.pad(position_bias, (0, -length % ALIGN))
         return torch.addcmul(mask_bias(self.padding, length, gate), gate.transpose(1, 2)[..., None], bias)
+
+
+class BlockedGatedAttention(nn.Module):
+    """What WavLM's attention becomes on a CPU: its weights are not kept, and added to where the cache holds them."""
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        position_bias: Tensor | None = None,
+        **options: Any,
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """As `GatedBiasAttention.forward`; with a mask, or for gradients, the stock module runs."""
+        stock: Any = self
+        if attention_mask is not None or torch.is_grad_enabled():
+            return super().forward(hidden_states, attention_mask, position_bias, **options)
+        count, length, _ = hidden_states.shape
+        bias = stock.compute_bias(length, length).contiguous() if position_bias is None else position_bias
+        gate = gates(stock, hidden_states)
+
+        def add_bias(scores: Tensor, row: int, head: int, first: int) -> None:
+            last = first + len(scores)
+            scores.addcmul_(gate[row, first:last, head, None], bias[head, first:last])
+
+        query, key, value = (
+            layer(hidden_states).view(count, length, stock.num_heads, -1).transpose(1, 2)
+            for layer in (stock.q_proj, stock.k_proj, stock.v_proj)
+        )
+        states = attend(query, key, value, stock.head_dim**-0.5, add_bias)
+        return stock.out_proj(states.flatten(2)), None, bias
+
+
+def gates(attention: Any, hidden_states: Tensor) -> Tensor:
+    """Factors by which the frames of WavLM scale the bias of distances, `[B, T, D]` -> `[B, T, H]`."""
+    split = hidden_states.unflatten(-1, (attention.num_heads, -1))
+    pairs = attention.gru_rel_pos_linear(split).unflatten(-1, (2, 4)).sum(-1).sigmoid()
+    return pairs[..., 0] * (pairs[..., 1] * attention.gru_rel_pos_const.view(-1) - 1) + 2

@@ -3,7 +3,8 @@
 Half precision here means: the weights of linear layers and convolutions are kept in it and their products run in it
 under autocast, while norms, the residual stream and everything stored stay in float32 where the model lets them.
 
-In float32 the products of linear layers are made by oneDNN where MKL, which torch takes them to, is slow at them.
+On a CPU oneDNN is called for linear layers without a detour: in half precision, and in float32 where MKL, which torch
+takes them to, is slow at them.
 """
 
 from collections.abc import Mapping
@@ -39,7 +40,7 @@ class Precision:
             return cls("bfloat16" if has_fast_bfloat16(device) else "float32")
         if dtype not in DTYPES:
             raise ParameterError(f"dtype={dtype!r} is not known; use 'auto', {', '.join(map(repr, DTYPES))}")
-        if dtype == "float16" and device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_fp16_supported():
+        if dtype == "float16" and device.type == "cpu" and not has_onednn(device, torch.float16):
             raise ParameterError(
                 "dtype='float16' would be emulated on this CPU, many times slower than float32; use 'auto', "
                 "'bfloat16' or 'float32'"
@@ -57,15 +58,13 @@ class Precision:
         for layer in module.modules():
             if nn.utils.parametrize.is_parametrized(layer, "weight"):
                 nn.utils.parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
-        if self.name == "float32":
-            if has_slow_mkl(device):
-                for layer in module.modules():
-                    if type(layer) is nn.Linear:
-                        layer.__class__ = OneDnnLinear
-            return
+        half = self.name != "float32"
+        takes_one_dnn = has_onednn(device, DTYPES[self.name]) if half else has_slow_mkl(device)
         for layer in module.modules():
-            if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d):
+            if half and isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d):
                 layer.to(DTYPES[self.name])
+            if takes_one_dnn and type(layer) is nn.Linear:
+                layer.__class__ = OneDnnLinear
 
     def contexts(self, device: torch.device) -> list[AbstractContextManager]:
         """What to enter around a forward pass."""
@@ -86,22 +85,32 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 
 
 class OneDnnLinear(nn.Linear):
-    """A linear layer on a CPU whose float32 product oneDNN makes, where no gradient is wanted of it."""
+    """A linear layer on a CPU whose product oneDNN makes in the dtype of its weights, where no gradient is wanted."""
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """As the stock layer, to the rounding of float32."""
-        if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or inputs.dtype != torch.float32:
+        """As the stock layer, in half precision under autocast."""
+        dtype = self.weight.dtype
+        wants_half = torch.is_autocast_enabled("cpu")
+        if torch.is_grad_enabled() or wants_half == (dtype == torch.float32) or not inputs.is_floating_point():
             return super().forward(inputs)
-        return torch.ops.mkldnn._linear_pointwise(inputs, self.weight, self.bias, "none", [], "")
+        return torch.ops.mkldnn._linear_pointwise(inputs.to(dtype), self.weight, self.bias, "none", [], "")
+
+
+def has_onednn(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether oneDNN multiplies numbers of a dtype on a device."""
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    checks = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
+    return dtype not in checks or getattr(torch.ops.mkldnn, checks[dtype])()
 
 
 def has_slow_mkl(device: torch.device) -> bool:
     """Whether MKL keeps float32 products from AVX-512 that the processor has, as it does on those of AMD.
 
-    There oneDNN takes half of its time (`python -m benchmarks.linear_products`). On processors of Intel, which have all
+    There oneDNN takes half of its time (`python -m benchmarks.cpu_kernels`). On processors of Intel, which have all
     of MKL, oneDNN is not measured.
     """
-    if device.type != "cpu" or not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):
+    if not (has_onednn(device, torch.float32) and torch.backends.mkl.is_available()):
         return False
     found: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(found.get("avx512_f")) and "AMD" in str(found.get("cpu_name"))

@@ -13,10 +13,14 @@ from transformers import PreTrainedModel
 from transformers.masking_utils import create_bidirectional_mask
 
 from speechfeat.encoders.base import Backbone
-from speechfeat.encoders.biased_attention import ConformerAttention, GatedBiasAttention
+from speechfeat.encoders.biased_attention import BlockedGatedAttention, ConformerAttention, GatedBiasAttention
+from speechfeat.encoders.blocked_attention import attend_in_blocks
+from speechfeat.encoders.channels_last import to_channels_last
 from speechfeat.encoders.compiling import fuse_blocks
 from speechfeat.encoders.masking import MaskedGroupNorm, zero_padding_before
+from speechfeat.encoders.modules import change_class
 from speechfeat.encoders.packing import Packing, pack_blocks
+from speechfeat.encoders.precision import has_onednn, has_slow_mkl
 from speechfeat.encoders.time_major import BlockedGroupConv, TimeMajorConvolution, TimeMajorFrontEnd
 from speechfeat.units import FrameGrid, Stage, conv_stages
 
@@ -95,12 +99,12 @@ class WaveformBackbone(SampleBackbone):
             self._mask_squeezed_frames(model)
 
     def accelerate(self, device: torch.device) -> None:
-        """Positional convolutions as matrix products; on a GPU all convolutions, faster attention, compiled blocks."""
-        model = self.module
-        is_cpu = device.type == "cpu"
-        self._multiply_position_convs(block=4 if is_cpu else 16)
-        if is_cpu:
+        """Convolutions in the layout that a device multiplies best; faster attention; on a GPU compiled blocks."""
+        if device.type == "cpu":
+            self._accelerate_on_cpu(device)
             return
+        model = self.module
+        self._multiply_position_convs()
         model.feature_extractor = TimeMajorFrontEnd(model.feature_extractor, self.padding)
         kind = model.config.model_type
         if kind == "wav2vec2-conformer":
@@ -115,12 +119,29 @@ class WaveformBackbone(SampleBackbone):
             self.layout = packing.unpack
         fuse_blocks(self.blocks)
 
-    def _multiply_position_convs(self, block: int) -> None:
-        for embedding in self.module.encoder.modules():
-            conv = getattr(embedding, "conv", None)
-            if "PositionalConv" in type(embedding).__name__ and isinstance(conv, nn.Conv1d) and conv.stride == (1,):
-                embedding.conv = BlockedGroupConv(conv, block)
-                zero_padding_before(embedding.conv, self.padding, depth=len(self.module.config.conv_kernel))
+    def _accelerate_on_cpu(self, device: torch.device) -> None:
+        model = self.module
+        layers = model.feature_extractor.conv_layers
+        if not has_onednn(device, layers[0].conv.weight.dtype):
+            return
+        for layer in (*layers, *(embedding.conv for embedding in self._position_embeddings())):
+            to_channels_last(layer)
+        if model.config.model_type == "wavlm":
+            for block in model.encoder.layers:
+                change_class(block.attention, BlockedGatedAttention)
+        elif has_slow_mkl(device) and model.config.model_type in PACKED:
+            attend_in_blocks(model)
+
+    def _position_embeddings(self) -> list[Any]:
+        """Those that are convolutions and keep the number of frames."""
+        named = [one for one in self.module.encoder.modules() if "PositionalConv" in type(one).__name__]
+        convs = [(one, getattr(one, "conv", None)) for one in named]
+        return [one for one, conv in convs if isinstance(conv, nn.Conv1d) and conv.stride == (1,)]
+
+    def _multiply_position_convs(self) -> None:
+        for embedding in self._position_embeddings():
+            embedding.conv = BlockedGroupConv(embedding.conv)
+            zero_padding_before(embedding.conv, self.padding, depth=len(self.module.config.conv_kernel))
 
     def _accelerate_conformer(self, block: Any) -> None:
         convs = block.conv_module

@@ -1,0 +1,87 @@
+"""What encoders are made of on a CPU, by torch's own way and by ours: linear layers, attention, convolutions.
+
+    python -m benchmarks.cpu_kernels
+
+Calls of both alternate; medians. Convolutions come with the GELU behind them.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from benchmarks.limits import DTYPES, matrix_rate
+from speechfeat.encoders.blocked_attention import attend
+from speechfeat.encoders.channels_last import convolve
+from speechfeat.encoders.precision import OneDnnLinear, has_onednn, has_slow_mkl
+
+CALLS = 9
+HEADS, DIM = 12, 64
+Call = Callable[[], object]
+
+
+def linear_layers(dtype: torch.dtype) -> Iterator[tuple[str, float, Call, Call]]:
+    """A name, GFLOP, and both ways, of each size."""
+    for inputs, outputs in ((384, 1536), (768, 768), (768, 3072)):
+        stock, other = nn.Linear(inputs, outputs).to(dtype), OneDnnLinear(inputs, outputs).to(dtype)
+        for rows in (50, 600):
+            states = torch.randn(rows, inputs, dtype=dtype)
+            name = f"linear {inputs} to {outputs}, {rows} frames"
+            yield name, 2e-9 * inputs * outputs * rows, lambda a=stock, x=states: a(x), lambda a=other, x=states: a(x)
+
+
+def attentions(dtype: torch.dtype) -> Iterator[tuple[str, float, Call, Call]]:
+    """As `linear_layers`."""
+    for length in (150, 300, 600, 1500):
+        parts = [torch.randn(1, HEADS, length, DIM).to(dtype) for _ in range(3)]
+        yield (
+            f"attention, {HEADS} heads, {length} frames",
+            4e-9 * length**2 * HEADS * DIM,
+            lambda given=parts: F.scaled_dot_product_attention(*given),
+            lambda given=parts: attend(*given, DIM**-0.5),
+        )
+
+
+def convolutions(dtype: torch.dtype) -> Iterator[tuple[str, float, Call, Call]]:
+    """As `linear_layers`."""
+    for length, kernel in ((38399, 3), (4799, 3), (1199, 2)):
+        conv = nn.Conv1d(512, 512, kernel, stride=2).to(dtype)
+        states = torch.randn(1, 512, length).to(dtype)
+        inside = states.transpose(1, 2).contiguous().transpose(1, 2)
+        yield (
+            f"convolution of {kernel} taps, {length} places",
+            1e-9 * length * kernel * 512**2,
+            lambda a=conv, x=states: F.gelu(a(x)),
+            lambda a=conv, x=inside: convolve(a, x, nn.GELU()),
+        )
+
+
+def seconds(call: Call) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+@torch.inference_mode()
+def main() -> None:
+    device = torch.device("cpu")
+    print(f"{torch.get_num_threads()} threads; MKL's float32 is {'' if has_slow_mkl(device) else 'not '}taken for slow")
+    for name, dtype in DTYPES.items():
+        if not has_onednn(device, dtype):
+            print(f"oneDNN does not multiply {name} here")
+            continue
+        print(f"\n{name}, GFLOP/s; a large product {matrix_rate('cpu', name) / 1e9:.0f}")
+        print(f"{'':42} torch   ours   ratio")
+        for cases in (linear_layers, attentions, convolutions):
+            for label, work, stock, ours in cases(dtype):
+                stock(), ours()
+                times = [(seconds(stock), seconds(ours)) for _ in range(CALLS)]
+                one, other = (statistics.median(pair) for pair in zip(*times, strict=True))
+                print(f"{label:42} {work / one:5.0f}  {work / other:5.0f}  {one / other:5.2f}x")
+
+
+if __name__ == "__main__":
+    main()

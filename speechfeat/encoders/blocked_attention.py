@@ -1,0 +1,81 @@
+"""Attention on a CPU by blocks of queries, for processors on which torch's own is slow.
+
+torch's kernel takes its products to MKL, which keeps AVX-512 from processors of AMD. Here oneDNN makes them, scores and
+softmax are in float32, and no more scores than a cache holds are kept. For short utterances torch's kernel is as fast
+(`python -m benchmarks.cpu_kernels`).
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+# Name among transformers' attention functions.
+BLOCKED = "speechfeat_blocked"
+# Scores in a block, 2 MiB of float32: twice as many or half of them take 5 to 10 % longer.
+BLOCK_SCORES = 2**19
+# Utterances of fewer frames are left to torch.
+MIN_FRAMES = 300
+# Adds to scores `[t, T]` of a head, in place, what belongs to it from a frame on.
+AddBias = Callable[[Tensor, int, int, int], object]
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, scale: float, add_bias: AddBias | None = None) -> Tensor:
+    """Attention of all frames to all frames.
+
+    Args:
+        query: `[B, H, T, D]`, as key and value.
+        key: what queries are compared with.
+        value: what is summed.
+        scale: of the scores.
+        add_bias: called with scores, the utterance, the head, and the first of the frames that ask.
+
+    Returns:
+        `[B, T, H, D]`
+    """
+    count, heads, length, dim = query.shape
+    outputs = query.new_empty(count, length, heads, dim)
+    step = max(64, BLOCK_SCORES // length)
+    multiply = torch.ops.mkldnn._linear_pointwise
+    for row in range(count):
+        asking, asked = (query[row].float() * scale).contiguous(), key[row].float().contiguous()
+        summed = value[row].transpose(1, 2).contiguous()
+        for head in range(heads):
+            for first in range(0, length, step):
+                scores = multiply(asking[head, first : first + step], asked[head], None, "none", [], "")
+                if add_bias is not None:
+                    add_bias(scores, row, head, first)
+                weights = scores.softmax(-1).to(value.dtype)
+                outputs[row, first : first + step, head] = multiply(weights, summed[head], None, "none", [], "")
+    return outputs
+
+
+def is_worth(query: Tensor) -> bool:
+    """Whether `attend` is faster than torch's kernel for queries `[B, H, T, D]`, and gives no gradients in vain."""
+    return query.shape[2] >= MIN_FRAMES and query.device.type == "cpu" and not torch.is_grad_enabled()
+
+
+def blocked_attention_forward(  # noqa: PLR0917 - as transformers calls it
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    **options: object,
+) -> tuple[Tensor, None]:
+    """In the place of transformers' attention functions; with a mask its own runs."""
+    is_full = attention_mask is None and query.shape == key.shape and not getattr(module, "is_causal", False)
+    if is_full and is_worth(query):
+        return attend(query, key, value, query.shape[-1] ** -0.5 if scaling is None else scaling), None
+    return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
+
+
+def attend_in_blocks(model: PreTrainedModel) -> None:
+    """Let the attention of a model, which must be of transformers' own functions, run in blocks."""
+    AttentionInterface.register(BLOCKED, blocked_attention_forward)
+    AttentionMaskInterface.register(BLOCKED, sdpa_mask)
+    model.set_attn_implementation(BLOCKED)

@@ -1,0 +1,144 @@
+"""Convolutions over time on a CPU, in the layout in which oneDNN multiplies them at the rate of matrix products.
+
+The stock modules hand it `[B, C, T]`, where it reaches half of that rate, and next to nothing in a first layer of one
+channel. Here states lie in memory as `[B, T, C]`, activations are applied while a product is still in the cache, and a
+first layer with group norm is one product: the norm of a linear function of a window is again one.
+
+Modules change their class and keep their place, their names and their weights; where gradients are wanted they run as
+they did before.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.activations import GELUActivation
+
+from speechfeat.encoders.masking import MaskedGroupNorm
+from speechfeat.encoders.modules import change_class
+
+# Windows of the first layer get weights of zero up to a multiple of this, which makes their product faster.
+ALIGN = 16
+# What oneDNN applies to a product before it is written.
+Applied = tuple[str, list[float], str]
+NOTHING: Applied = ("none", [], "")
+GELU: Applied = ("gelu", [], "none")
+
+
+class ChannelsLastConv(nn.Module):
+    """A convolution `[B, C, T]` -> `[B, C', T']`, whose output has the strides of `[B, T', C']`."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Convolve."""
+        stock: Any = self
+        return super().forward(inputs) if torch.is_grad_enabled() else convolve(stock, inputs)
+
+
+class ChannelsLastLayer(nn.Module):
+    """A layer of wav2vec 2.0's front end and its kin: convolution, norm, activation."""
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Run it, `[B, C, T]` -> `[B, C', T']`."""
+        if torch.is_grad_enabled():
+            return super().forward(states)
+        stock: Any = self
+        norm = getattr(self, "layer_norm", None)
+        if isinstance(norm, MaskedGroupNorm):
+            return _normed_windows(stock.conv, norm, states, stock.activation)
+        multiply = _windows if states.shape[1] == 1 else convolve
+        if norm is None:
+            return multiply(stock.conv, states, stock.activation)
+        return _norm(multiply(stock.conv, states), norm, stock.activation)
+
+
+def to_channels_last(layer: nn.Module) -> None:
+    """Change a convolution, or a layer of a front end, in place."""
+    change_class(layer, ChannelsLastConv if isinstance(layer, nn.Conv1d) else ChannelsLastLayer)
+
+
+def convolve(conv: nn.Conv1d, inputs: Tensor, activation: nn.Module | None = None) -> Tensor:
+    """A convolution and the activation behind it, `[B, C, T]` -> `[B, C', T']`."""
+    weight = _weight(conv)
+    padding: Any = conv.padding
+    outputs = torch.ops.mkldnn._convolution_pointwise(
+        _wide(inputs.to(weight.dtype)),
+        weight,
+        conv.bias,
+        [0, *padding],
+        [1, *conv.stride],
+        [1, *conv.dilation],
+        conv.groups,
+        *(GELU if _is_gelu(activation) else NOTHING),
+    )[:, :, 0]
+    return outputs if activation is None or _is_gelu(activation) else activation(outputs)
+
+
+def _weight(conv: Any) -> Tensor:
+    """Its weights in this layout; made again where training changed them."""
+    weight = conv.weight
+    state = (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
+    known, made = getattr(conv, "_channels_last", (None, weight))
+    if known != state:
+        made = _wide(weight.detach())
+        conv._channels_last = (state, made)
+    return made
+
+
+def _wide(values: Tensor) -> Tensor:
+    """As an image of height 1, `[B, C, T]` -> `[B, C, 1, T]`, with the channels of a place side by side."""
+    return values[:, :, None].contiguous(memory_format=torch.channels_last)
+
+
+def _norm(states: Tensor, norm: Any, activation: nn.Module) -> Tensor:
+    """Layer norm over the channels of `[B, C, T]` in float32, and the activation."""
+    values = F.layer_norm(states.transpose(1, 2).float(), norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+    return activation(values).to(states.dtype).transpose(1, 2)
+
+
+def _windows(conv: nn.Conv1d, samples: Tensor, activation: nn.Module | None = None) -> Tensor:
+    """A convolution of one channel as one product, `[B, 1, N]` -> `[B, C, T]`."""
+    windows = samples[:, 0].unfold(1, conv.kernel_size[0], conv.stride[0])
+    return _product(windows, conv.weight[:, 0], conv.bias, conv.weight.dtype, activation).transpose(1, 2)
+
+
+def _normed_windows(conv: nn.Conv1d, norm: MaskedGroupNorm, samples: Tensor, activation: nn.Module) -> Tensor:
+    """The same, normalised over the valid frames of each utterance, whose products differ for that."""
+    windows, padding = samples[:, 0].unfold(1, conv.kernel_size[0], conv.stride[0]), norm.padding
+    lengths = padding.lengths(norm.depth) if padding.padded else [windows.shape[1]] * len(windows)
+    rows = [
+        _product(own, *_folded(own[:length], conv.weight[:, 0], norm.norm), conv.weight.dtype, activation)
+        for own, length in zip(windows, lengths, strict=True)
+    ]
+    # One alone, which is the rule on a CPU, is not copied.
+    states = rows[0][None] if len(rows) == 1 else torch.stack(rows)
+    return states.transpose(1, 2)
+
+
+def _folded(windows: Tensor, weight: Tensor, norm: nn.GroupNorm) -> tuple[Tensor, Tensor]:
+    """Weights `[C, K]` and bias `[C]` of a product with windows `[T, K]` that a norm of each channel over T follows.
+
+    Mean and variance of the product are those of the windows, multiplied; a bias before the norm is lost in it.
+    """
+    windows, weight = windows.double(), weight.double()
+    middle = windows.mean(0)
+    windows = windows - middle
+    variance = ((weight @ (windows.T @ windows / len(windows))) * weight).sum(1)
+    scale = norm.weight.double() * torch.rsqrt(variance + norm.eps)
+    return (weight * scale[:, None]).float(), (norm.bias.double() - scale * (weight @ middle)).float()
+
+
+def _product(
+    windows: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, activation: nn.Module | None
+) -> Tensor:
+    """Windows `[..., T, K]` times weights `[C, K]`, then the activation: `[..., T, C]`."""
+    extra = (0, -weight.shape[1] % ALIGN)
+    given, weight = F.pad(windows.to(dtype), extra), F.pad(weight, extra).to(dtype)
+    bias = None if bias is None else bias.to(dtype)
+    outputs = torch.ops.mkldnn._linear_pointwise(given, weight, bias, *(GELU if _is_gelu(activation) else NOTHING))
+    return outputs if activation is None or _is_gelu(activation) else activation(outputs)
+
+
+def _is_gelu(activation: nn.Module | None) -> bool:
+    """Whether it is the GELU of the error function, which oneDNN has."""
+    return type(activation) is GELUActivation or (isinstance(activation, nn.GELU) and activation.approximate == "none")
