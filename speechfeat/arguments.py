@@ -83,15 +83,15 @@ def add_batches(group: argparse._ArgumentGroup, unit: str = "seconds", what: str
     """Add how batches are made and read; `unit` of `what` is their measure."""
     group.add_argument(f"--batch-{unit}", type=float, help=f"padded {what} in a batch (default: from the free memory)")
     group.add_argument("--batch-size", type=int, help="the most utterances in a batch")
-    group.add_argument("-j", "--num-workers", type=int, help="threads that read and prepare (default: up to 4)")
+    group.add_argument("-j", "--num-workers", type=int, help="threads that read and prepare (default: measured)")
+    group.add_argument("--threads", type=int, help="threads of the encoder on a CPU (default: measured)")
     group.add_argument("--max-errors", type=int, help="stop when more inputs than this failed (default: never)")
 
 
 def batch_options(options: argparse.Namespace, unit: str = "seconds") -> dict[str, Any]:
     """What `add_batches` was given, as fields of `RunConfig`."""
-    workers = {} if options.num_workers is None else {"num_workers": options.num_workers}
-    names = (f"batch_{unit}", "batch_size", "max_errors")
-    return {name: getattr(options, name) for name in names} | workers
+    names = (f"batch_{unit}", "batch_size", "num_workers", "max_errors")
+    return {name: getattr(options, name) for name in names} | {"num_threads": options.threads}
 
 
 def add_telling(group: argparse._ArgumentGroup) -> None:

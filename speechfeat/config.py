@@ -1,7 +1,6 @@
 """What to extract and how."""
 
 import math
-import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
@@ -22,20 +21,22 @@ class RunConfig:
         frames: whether frames are stored.
         store_dtype: of stored frames, "float16" or "float32".
         batch_size: the most utterances in a batch, or None.
-        num_workers: threads that read and prepare.
+        num_threads: of the encoder's products on a CPU; None chooses by measurement where a run is long enough.
+        num_workers: threads that read and prepare; None chooses as many as keep up with the encoder, likewise.
         shard: "i/n", the i-th of n equal parts of the corpus, or None.
         max_errors: failed inputs that are borne; one more ends the run.
         overwrite: begin the store anew.
     """
 
     pools: ClassVar[tuple[str, ...]] = POOLS
-    numbers: ClassVar[tuple[str, ...]] = ("batch_size", "num_workers")
+    numbers: ClassVar[tuple[str, ...]] = ("batch_size", "num_threads", "num_workers")
 
     pool: str = "mean"
     frames: bool = True
     store_dtype: str = "float16"
     batch_size: int | None = None
-    num_workers: int = min(8, os.cpu_count() or 1)
+    num_threads: int | None = None
+    num_workers: int | None = None
     shard: str | None = None
     max_errors: int | None = None
     overwrite: bool = False

@@ -27,6 +27,14 @@ from speechfeat.store import Store
 from speechfeat.store_config import STORE_JSON, disk_errors, free_disk_bytes
 from speechfeat.store_shards import printable
 from speechfeat.store_writer import StoreWriter
+from speechfeat.threads import (
+    default_readers,
+    default_threads,
+    enough_readers,
+    fastest_threads,
+    is_worth_measuring,
+    torch_threads,
+)
 from speechfeat.types import Utterance
 
 # Of the parquet columns beside the embedding and of the safetensors header, for one utterance: 292 in a store of
@@ -62,6 +70,7 @@ class BaseExtractor(ABC):
     Attributes:
         stop: set it, from a signal handler or another thread, to end a run after the batch in flight.
         batch_seconds: of padded input in a batch, of the encoder's frame grid.
+        num_threads: of the encoder's products on a CPU, chosen when a store is opened; None on another device.
     """
 
     # What the inputs are called, what is compared of them, the packages whose versions are recorded, and whether the
@@ -77,6 +86,9 @@ class BaseExtractor(ABC):
         self.medium = medium
         self.stop = threading.Event()
         self.batch_seconds = config.seconds_of_batch or encoder.default_batch_seconds()
+        self.num_threads = config.num_threads or default_threads(encoder)
+        self._num_readers = config.num_workers
+        self._speed: float | None = None
 
     @property
     def bytes_per_second(self) -> float:
@@ -124,8 +136,29 @@ class BaseExtractor(ABC):
 
     def expected_seconds(self, found: Survey, done: Mapping[str, Any] | None = None) -> float:
         """How long the run will take, by the speed of the encoder on a few seconds of noise."""
-        cost = sum(self.encoder.cost(work.seconds) for work in found.works if work.utterance.id not in (done or {}))
-        return cost / self.encoder.measure_speed() if cost else 0.0
+        cost = self._cost(found, done or {})
+        return cost / self._measured_speed() if cost else 0.0
+
+    def num_readers(self, found: Survey, done: Mapping[str, Any] | None = None) -> int:
+        """Threads that read: those asked for, or as many as keep up with the encoder."""
+        if self._num_readers is None and is_worth_measuring(self.encoder, self._cost(found, done or {})):
+            works = [work for work in found.works if work.utterance.id not in (done or {})]
+            self._num_readers = enough_readers(self.encoder, self.medium, works, self._measured_speed())
+        return self._num_readers or default_readers()
+
+    def _cost(self, found: Survey, done: Mapping[str, Any]) -> float:
+        return sum(self.encoder.cost(work.seconds) for work in found.works if work.utterance.id not in done)
+
+    def _measured_speed(self) -> float:
+        if self._speed is None:
+            with torch_threads(self.num_threads):
+                self._speed = self.encoder.measure_speed()
+        return self._speed
+
+    def _choose_threads(self, found: Survey) -> None:
+        is_free = self.config.num_threads is None and self.num_threads is not None
+        if is_free and is_worth_measuring(self.encoder, self._cost(found, {})):
+            self.num_threads, self._speed = fastest_threads(self.encoder)
 
     def check_room(self, forecast: Forecast, out: str | os.PathLike) -> None:
         """Refuse a run that the disk cannot hold.
@@ -149,6 +182,7 @@ class BaseExtractor(ABC):
             "model": self.encoder.name,
             "device": str(self.encoder.device),
             "batch_seconds": self.batch_seconds,
+            "threads": self.num_threads,
             "versions": {name: version(name) for name in self.packages},
         }
 
@@ -163,6 +197,7 @@ class BaseExtractor(ABC):
             begun = (Path(out) / STORE_JSON).exists()
         if not begun:  # a store that the disk cannot hold is refused before there is one
             self.check_room(self.forecast(found, out), out)
+            self._choose_threads(found)
         labels = sorted({name for work in found.works for name in work.utterance.labels})
         writer = StoreWriter(
             out,
@@ -181,9 +216,12 @@ class BaseExtractor(ABC):
         except StoreError:
             writer.abort()
             raise
-        # A resumed run makes the batches of the run that began the store.
+        # A resumed run makes the batches of the run that began the store, and rounds as it did.
         if self.config.seconds_of_batch is None:
             self.batch_seconds = writer.info.get("batch_seconds", self.batch_seconds)
+        recorded = writer.info.get("threads")
+        if self.config.num_threads is None and self.num_threads and recorded:
+            self.num_threads = min(self.num_threads, recorded)
         return writer
 
     def run(
@@ -212,16 +250,19 @@ class BaseExtractor(ABC):
                 bytes_per_second=self.bytes_per_second,
                 shard_seconds=self.medium.shard_seconds,
             )
-            summary = Run(
-                self.encoder,
-                self.config,
-                plan,
-                found,
-                writer,
-                medium=self.medium,
-                observer=observer,
-                stop=self.stop,
-            ).run()
+            num_readers = self.num_readers(found, writer.done)
+            with torch_threads(self.num_threads):
+                summary = Run(
+                    self.encoder,
+                    self.config,
+                    plan,
+                    found,
+                    writer,
+                    medium=self.medium,
+                    num_readers=num_readers,
+                    observer=observer,
+                    stop=self.stop,
+                ).run()
         summary.failed = len(writer.failed)
         return summary
 

@@ -58,7 +58,7 @@ class Extractor(BaseExtractor):
 
     def survey(self, utterances: Sequence[Utterance]) -> Survey:
         """Read the headers of the recordings; see `planning.survey`."""
-        return survey(utterances, num_workers=max(4, self.config.num_workers))
+        return survey(utterances, num_workers=max(4, self.config.num_workers or 0))
 
     def definition(self) -> dict[str, Any]:
         """The frame grid, and how recordings are read and cut."""

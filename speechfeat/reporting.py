@@ -44,7 +44,7 @@ def extract_found(extractor: "BaseExtractor", found: "Survey", options: argparse
 def _dry_run(extractor: "BaseExtractor", found: "Survey", options: argparse.Namespace) -> int:
     forecast = extractor.forecast(found, options.out)
     seconds = extractor.expected_seconds(found)
-    tell_forecast(extractor, forecast, found, seconds)
+    tell_forecast(extractor, forecast, found, seconds, extractor.num_readers(found))
     if options.json:
         print(json.dumps({**_in_measure(vars(forecast), extractor.medium.measure), "seconds": seconds}))
     return EXIT_FAILED_INPUTS if found.failures else EXIT_OK
@@ -85,7 +85,8 @@ def run_shown(extractor: "BaseExtractor", found: "Survey", out: str | Path, *, q
     writer = extractor.open(out, found)
     try:
         forecast = extractor.forecast(found, out, writer.done)
-        tell_forecast(extractor, forecast, found, extractor.expected_seconds(found, writer.done))
+        seconds, num_readers = extractor.expected_seconds(found, writer.done), extractor.num_readers(found, writer.done)
+        tell_forecast(extractor, forecast, found, seconds, num_readers)
     except BaseException:
         writer.abort()
         raise
@@ -93,12 +94,14 @@ def run_shown(extractor: "BaseExtractor", found: "Survey", out: str | Path, *, q
         return extractor.run(found, writer, progress.update)
 
 
-def tell_forecast(extractor: "BaseExtractor", forecast: "Forecast", found: "Survey", seconds: float) -> None:
-    """Say what a run will take; `seconds` as of `Extractor.expected_seconds`."""
+def tell_forecast(
+    extractor: "BaseExtractor", forecast: "Forecast", found: "Survey", seconds: float, num_readers: int
+) -> None:
+    """Say what a run will take; `seconds` and `num_readers` as the extractor's methods of like names give them."""
     encoder, measure = extractor.encoder, extractor.medium.measure
     tell(
         f"{encoder.name}: layers {','.join(map(str, encoder.selection.indices))} of {encoder.num_layers}, "
-        f"{encoder.dim} dimensions, {_grid_words(extractor)}"
+        f"{encoder.dim} dimensions, {_grid_words(extractor, num_readers)}"
     )
     tell(
         f"to do: {forecast.utterances} utterances, {measure.amount(forecast.hours * HOURS.seconds)}, "
@@ -108,15 +111,14 @@ def tell_forecast(extractor: "BaseExtractor", forecast: "Forecast", found: "Surv
     )
 
 
-def _grid_words(extractor: "BaseExtractor") -> str:
+def _grid_words(extractor: "BaseExtractor", num_readers: int) -> str:
     encoder, batch = extractor.encoder, f"{extractor.batch_seconds:g}"
-    device = f"{encoder.dtype} on {encoder.device}"
+    threads = "" if extractor.num_threads is None else f" ({extractor.num_threads} threads)"
+    device = f"{encoder.dtype} on {encoder.device}{threads}"
     if extractor.medium.measure is not HOURS:
         chunking = extractor.medium.chunking
         return f"{device}, windows of {chunking.length:g} tokens, batches of {batch} tokens"
-    return (
-        f"{encoder.grid.frame_rate:g} frames/s, {device}, batches of {batch} s, {extractor.config.num_workers} readers"
-    )
+    return f"{encoder.grid.frame_rate:g} frames/s, {device}, batches of {batch} s, {num_readers} readers"
 
 
 def duration_words(seconds: float) -> str:

@@ -78,6 +78,7 @@ class Run:
         writer: StoreWriter,
         *,
         medium: Medium,
+        num_readers: int,
         observer: Observer,
         stop: threading.Event,
     ) -> None:
@@ -85,6 +86,7 @@ class Run:
         self.config = config
         self.medium = medium
         self.plan = plan
+        self.num_readers = num_readers
         self.stop = stop
         self.works = found.works
         # What was done before stays done, though its recording is gone by now.
@@ -150,7 +152,7 @@ class Run:
             lambda item: self.medium.read(self.works[item]),
             seconds=[work.seconds for work in self.works],
             chunking=self.medium.chunking,
-            num_workers=self.config.num_workers,
+            num_workers=self.num_readers,
             batch_seconds=self.plan.batch_seconds,
             ahead_seconds=self.medium.ahead_seconds,
             wanted=self._wanted(),

@@ -133,7 +133,7 @@ def stream(
 
     def prepare(item: int) -> _Ready | Failure:
         try:
-            return _prepare(encoder, item, read(item), chunking)
+            return make_ready(encoder, item, read(item), chunking)
         except SpeechfeatError as error:
             return Failure(item, str(error))
         except Exception as error:  # whatever a codec raises, the other files must go on
@@ -171,7 +171,8 @@ def _cost(batch: Sequence[int], seconds: Sequence[float]) -> float:
     return sum(seconds[item] for item in batch)
 
 
-def _prepare(encoder: "BaseEncoder", item: int, source: Audio | Tokens, chunking: Chunking) -> _Ready:
+def make_ready(encoder: "BaseEncoder", item: int, source: Audio | Tokens, chunking: Chunking) -> _Ready:
+    """What a worker thread does with an utterance that it has read."""
     num_samples = len(source.samples)
     flags = source.flags
     if num_samples < encoder.grid.window:

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from speechfeat.encoders import compiling
-from speechfeat.encoders.base import Backbone, Encoder
+from speechfeat.encoders.backbone import Backbone
+from speechfeat.encoders.base import Encoder
 from speechfeat.encoders.flights import pool_states
 from speechfeat.pooling import POOLS, pool_frames
 from tests.families import CASES, Case

@@ -36,6 +36,7 @@ LAYERS = [
         "encoders.precision",
         "encoders.devices",
         "encoders.flights",
+        "encoders.backbone",
         "encoders.base",
     ],
     [
@@ -48,7 +49,7 @@ LAYERS = [
     ],
     ["encoders.checkpoint", "encoders.<family>", "encoders.loading", "encoders.ctc"],
     ["encoders.text_families", "encoders.tokenizing", "encoders.text", "encoders.text_loading", "encoders.describing"],
-    ["config", "planning", "media", "running", "extracting", "extraction", "text_extraction"],
+    ["config", "planning", "media", "threads", "running", "extracting", "extraction", "text_extraction"],
     ["spelling", "alignment", "matching"],
     ["diagnosis", "features", "text_features", "probing"],
     ["cli", "arguments", "progress", "reporting"],

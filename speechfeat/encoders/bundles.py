@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchaudio import models, pipelines
 from transformers import PreTrainedModel, Wav2Vec2Config, Wav2Vec2Model, WavLMConfig, WavLMModel
 
-from speechfeat.encoders.base import Backbone
+from speechfeat.encoders.backbone import Backbone
 from speechfeat.encoders.torchaudio_models import conformer_backbone, emformer_backbone, mel_of_bundle
 from speechfeat.encoders.wav2vec2 import WaveformBackbone
 from speechfeat.errors import ModelError

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, Pretrained
 from transformers.utils import logging as hf_logging
 
 from speechfeat.encoders import catalog
-from speechfeat.encoders.base import Backbone
+from speechfeat.encoders.backbone import Backbone
 from speechfeat.errors import ModelError
 
 # A vector that pretraining puts in place of masked frames: old checkpoints lack it and nothing here reads it.

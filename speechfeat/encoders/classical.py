@@ -7,7 +7,7 @@ import librosa
 import numpy as np
 from torch import nn
 
-from speechfeat.encoders.base import Backbone
+from speechfeat.encoders.backbone import Backbone
 from speechfeat.errors import ModelError
 from speechfeat.units import FrameGrid, Stage
 

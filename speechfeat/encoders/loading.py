@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from speechfeat.encoders import catalog
-from speechfeat.encoders.base import Backbone, Encoder
+from speechfeat.encoders.backbone import Backbone
+from speechfeat.encoders.base import Encoder
 from speechfeat.encoders.checkpoint import CheckpointOptions, open_checkpoint, wrap_model
 from speechfeat.encoders.modules import own_copy
 from speechfeat.errors import ModelError, ParameterError

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel, LasrFeatureExtractor, ParakeetEncoder, PretrainedConfig, PreTrainedModel
 
-from speechfeat.encoders.base import Backbone
+from speechfeat.encoders.backbone import Backbone
 from speechfeat.encoders.biased_attention import ParakeetAttention
 from speechfeat.encoders.compiling import fuse_blocks
 from speechfeat.encoders.masking import attend_somewhere

@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 from transformers import ASTFeatureExtractor, PreTrainedModel
 
-from speechfeat.encoders.base import Backbone
+from speechfeat.encoders.backbone import Backbone
 from speechfeat.errors import ModelError
 from speechfeat.units import FrameGrid, Stage
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel, Speech2TextFeatureExtractor
 from transformers.models.speech_to_text.modeling_speech_to_text import Speech2TextEncoder
 
-from speechfeat.encoders.base import Backbone
+from speechfeat.encoders.backbone import Backbone
 from speechfeat.encoders.checkpoint import audio_encoder
 from speechfeat.encoders.masking import zero_padding_before
 from speechfeat.errors import ModelError

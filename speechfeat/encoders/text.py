@@ -12,7 +12,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from speechfeat.chunking import Chunking
-from speechfeat.encoders.base import Backbone, BaseEncoder
+from speechfeat.encoders.backbone import Backbone
+from speechfeat.encoders.base import BaseEncoder
 from speechfeat.encoders.masking import attend_somewhere
 from speechfeat.encoders.text_families import TextFamily, find_blocks
 from speechfeat.encoders.tokenizing import TextTokenizer

@@ -11,7 +11,7 @@ from torchaudio.models import Conformer
 from torchaudio.pipelines import RNNTBundle
 from torchaudio.transforms import MelSpectrogram
 
-from speechfeat.encoders.base import Backbone
+from speechfeat.encoders.backbone import Backbone
 from speechfeat.encoders.masking import MaskedGroupNorm, Padding, zero_padding_before
 from speechfeat.errors import ModelError
 from speechfeat.units import FrameGrid, Stage

@@ -16,7 +16,7 @@ from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 from transformers.models.seamless_m4t.modeling_seamless_m4t import SeamlessM4TSpeechEncoder
 from transformers.models.seamless_m4t_v2.modeling_seamless_m4t_v2 import SeamlessM4Tv2SpeechEncoder
 
-from speechfeat.encoders.base import Backbone
+from speechfeat.encoders.backbone import Backbone
 from speechfeat.encoders.compiling import fuse_blocks
 from speechfeat.encoders.time_major import TimeMajorConvolution
 from speechfeat.units import FrameGrid, Stage

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.masking_utils import create_bidirectional_mask
 
-from speechfeat.encoders.base import Backbone
+from speechfeat.encoders.backbone import Backbone
 from speechfeat.encoders.biased_attention import BlockedGatedAttention, ConformerAttention, GatedBiasAttention
 from speechfeat.encoders.blocked_attention import attend_in_blocks
 from speechfeat.encoders.channels_last import to_channels_last

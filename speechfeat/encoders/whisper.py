@@ -19,7 +19,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.models.voxtral.modeling_voxtral import VoxtralEncoder
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from speechfeat.encoders.base import Backbone
+from speechfeat.encoders.backbone import Backbone
 from speechfeat.encoders.blocked_attention import attend_in_blocks
 from speechfeat.encoders.checkpoint import CheckpointOptions, audio_encoder
 from speechfeat.encoders.precision import has_slow_mkl

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from speechfeat.encoders.base import Backbone, Encoder
+from speechfeat.encoders.backbone import Backbone
+from speechfeat.encoders.base import Encoder
 from speechfeat.encoders.modules import own_copy
 from speechfeat.errors import ModelError
 from speechfeat.layers import Layers
