@@ -442,7 +442,11 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'speechfeat' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"speechfeat.{_LAZY[name]}"), name)
+    from speechfeat.memory import importing
+
+    with importing():
+        module = importlib.import_module(f"speechfeat.{_LAZY[name]}")
+    value = getattr(module, name)
     globals()[name] = value
     return value
 

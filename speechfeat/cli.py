@@ -1,5 +1,7 @@
 """What the commands share: exit codes, messages, errors without tracebacks, and a graceful stop."""
 
+import atexit
+import gc
 import os
 import signal
 import sys
@@ -24,6 +26,8 @@ def tell(message: str) -> None:
 
 def main_with_errors(main: Callable[[], int]) -> int:
     """Run a command; an error of speechfeat becomes one line and an exit code."""
+    # At its end Python would look through all modules for garbage, several times: a second with torch's.
+    atexit.register(gc.freeze)
     try:
         return main()
     except (ParameterError, ModelError) as error:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from speechfeat.cli import EXIT_FAILED_INPUTS, EXIT_OK, main_with_errors
 from speechfeat.encoders.catalog import DEFAULT_MODEL
 from speechfeat.errors import ParameterError
+from speechfeat.memory import importing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,12 +60,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _measure_recordings(options: argparse.Namespace) -> tuple[dict, list[str]]:
-    from speechfeat import diagnosis
-    from speechfeat.audio import read_audio
-    from speechfeat.chunking import Chunking
-    from speechfeat.encoders.base import Encoder
-    from speechfeat.encoders.describing import describe_layers
-    from speechfeat.encoders.loading import load_encoder
+    with importing():
+        from speechfeat import diagnosis
+        from speechfeat.audio import read_audio
+        from speechfeat.chunking import Chunking
+        from speechfeat.encoders.base import Encoder
+        from speechfeat.encoders.describing import describe_layers
+        from speechfeat.encoders.loading import load_encoder
 
     def make(dtype: str) -> Encoder:
         return load_encoder(
@@ -102,9 +104,10 @@ def _measure_recordings(options: argparse.Namespace) -> tuple[dict, list[str]]:
 
 
 def _measure_texts(options: argparse.Namespace) -> tuple[dict, list[str]]:
-    from speechfeat import diagnosis
-    from speechfeat.encoders.describing import describe_text_layers
-    from speechfeat.encoders.text_loading import load_text_encoder
+    with importing():
+        from speechfeat import diagnosis
+        from speechfeat.encoders.describing import describe_text_layers
+        from speechfeat.encoders.text_loading import load_text_encoder
 
     exact, auto = (
         load_text_encoder(

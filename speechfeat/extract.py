@@ -23,6 +23,7 @@ from speechfeat.chunking import Chunking
 from speechfeat.cli import EXIT_OK, main_with_errors
 from speechfeat.config import ExtractConfig
 from speechfeat.encoders.catalog import DEFAULT_MODEL, SPEECH
+from speechfeat.memory import importing
 from speechfeat.reporting import extract_found, find_inputs
 
 EPILOG = """
@@ -108,7 +109,8 @@ def _list_layers(options: argparse.Namespace) -> int:
 
 
 def _load(options: argparse.Namespace) -> Any:
-    from speechfeat.encoders.loading import load_encoder
+    with importing():
+        from speechfeat.encoders.loading import load_encoder
 
     return load_encoder(options.model, options.layers, short_window=options.short_window, **loading_options(options))
 
@@ -127,7 +129,8 @@ def _config(options: argparse.Namespace) -> ExtractConfig:
 def _extract(options: argparse.Namespace) -> int:
     config = _config(options)  # a bad option is told before anything is loaded
     check_input(options.input)
-    from speechfeat.extraction import Extractor
+    with importing():
+        from speechfeat.extraction import Extractor
 
     extractor = Extractor(_load(options), config)
     found = find_inputs(extractor, options)

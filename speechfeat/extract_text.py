@@ -19,6 +19,7 @@ from speechfeat.arguments import (
 from speechfeat.cli import EXIT_OK, main_with_errors, tell
 from speechfeat.config import TextConfig
 from speechfeat.encoders.catalog import TEXT
+from speechfeat.memory import importing
 from speechfeat.reporting import extract_found
 
 INPUT = "a text file (a line each), a CSV/TSV/JSONL table, Kaldi's text, or a directory of .txt files"
@@ -99,7 +100,8 @@ def _list_layers(options: argparse.Namespace) -> int:
 
 
 def _load(options: argparse.Namespace) -> Any:
-    from speechfeat.encoders.text_loading import load_text_encoder
+    with importing():
+        from speechfeat.encoders.text_loading import load_text_encoder
 
     return load_text_encoder(options.model, options.layers, **loading_options(options))
 
@@ -115,7 +117,8 @@ def _extract(options: argparse.Namespace) -> int:
         **batch_options(options, "tokens"),
     )
     check_input(options.input, INPUT)
-    from speechfeat.text_extraction import TextExtractor
+    with importing():
+        from speechfeat.text_extraction import TextExtractor
 
     extractor = TextExtractor(_load(options), config)
     utterances = extractor.discover(options.input, text_column=options.text_column, skip_empty=options.skip_empty)

@@ -5,7 +5,6 @@ from typing import Protocol
 import numpy as np
 
 from speechfeat.audio import read_audio
-from speechfeat.augmentation import augmented_copy
 from speechfeat.chunking import Chunking
 from speechfeat.config import ExtractConfig
 from speechfeat.encoders.base import Encoder
@@ -62,6 +61,8 @@ class RecordingMedium:
         audio = read_audio(utterance.path, rate, utterance.channel, utterance.start, utterance.duration)
         if not utterance.copy or self._augmentation is None:
             return audio
+        from speechfeat.augmentation import augmented_copy  # scipy.signal takes a while to import
+
         return audio._replace(samples=augmented_copy(audio.samples, utterance, self._augmentation, rate))
 
     def pooled(self, piece: Piece) -> np.ndarray:

@@ -1,9 +1,11 @@
-"""Memory: what the C library does with what a long run frees and asks for again, and how much there was at most."""
+"""Memory: when what was freed is given back, when garbage is looked for, and how much there was at most."""
 
 import ctypes
+import gc
 import re
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +36,27 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
         mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Look for no garbage while modules are imported, nor among what they brought until much more is there.
+
+    torch and transformers make more than a million objects that stay; looking through them again and again is a fifth
+    of the time that their import takes (`python -m benchmarks.startup`). Whoever has turned the collector off, or has
+    frozen objects, has a policy of his own: then nothing happens.
+    """
+    if not gc.isenabled() or gc.get_freeze_count():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        # Everything goes to the oldest generation, unseen; what is garbage there is still found, later.
+        gc.freeze()
+        gc.unfreeze()
+        gc.enable()
 
 
 def forget_peak(device: "torch.device") -> None:

@@ -26,6 +26,7 @@ from speechfeat.arguments import (
 from speechfeat.cli import EXIT_FAILED_INPUTS, EXIT_INTERRUPTED, EXIT_OK, main_with_errors, stopping, tell
 from speechfeat.config import ExtractConfig
 from speechfeat.errors import ParameterError
+from speechfeat.memory import importing
 from speechfeat.reporting import duration_words, find_inputs, run_shown
 from speechfeat.store_config import disk_errors, write_text
 
@@ -106,7 +107,8 @@ def main(arguments: list[str] | None = None) -> int:
         command.error("give a directory, recording, list or manifest to apply the head to, or --info")
     if not options.info:
         _check(options)
-    from speechfeat.heads.opening import load_head
+    with importing():
+        from speechfeat.heads.opening import load_head
 
     head = load_head(options.head)
     if options.info:
@@ -134,10 +136,11 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _predict(head: "Head", options: argparse.Namespace) -> int:
-    from speechfeat.augmentation import MILD, copies_of
-    from speechfeat.detection import Listening
-    from speechfeat.extraction import Extractor
-    from speechfeat.store import Store
+    with importing():
+        from speechfeat.augmentation import MILD, copies_of
+        from speechfeat.detection import Listening
+        from speechfeat.extraction import Extractor
+        from speechfeat.store import Store
 
     detects = Listening.of(head) is not None
     for name in ("top_k", "tta"):

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.attention.varlen import varlen_attn
 
 from speechfeat.encoders.masking import Padding
 
@@ -69,6 +68,8 @@ class Packing:
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attention of every frame to all frames of its utterance, `[N, H, D]` each -> `[N, H, D]`."""
         if query.is_cuda:
+            from torch.nn.attention.varlen import varlen_attn  # defines operators, which takes a while
+
             longest = max(self.lengths)
             states = varlen_attn(query, key, value, self.borders, self.borders, longest, longest)
             assert isinstance(states, Tensor)
