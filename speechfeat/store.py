@@ -8,7 +8,7 @@ A store that is still being written, or whose writer was killed, opens with what
 """
 
 import os
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -32,12 +32,15 @@ from speechfeat.units import frame_times
 MAX_OPEN_FILES = 32
 
 
-class _Place(NamedTuple):
-    """Where an utterance is, and what its frames need beside their values."""
+# Kept of the rows from the opening on: where an utterance is, and what its frames need beside their values.
+KEPT_COLUMNS = ("id", "start", "flags")
 
-    shard: int
-    start: float
-    flags: tuple[str, ...]
+
+class _Shard(NamedTuple):
+    """A shard as it was when the store was opened: its parquet file, and of its rows the `KEPT_COLUMNS`."""
+
+    file: Path
+    rows: pa.Table
 
 
 class Store:
@@ -55,19 +58,23 @@ class Store:
         given = [path] if isinstance(path, str | os.PathLike) else list(path)
         self._paths = [found for entry in given for found in _find_stores(Path(entry))]
         self._config = _common_config(self._paths)
-        self._shards: list[Path] = []
-        self._places: dict[str, _Place] = {}
+        self._shards: list[_Shard] = []
         self._failures: dict[str, Failure] = {}
         for store in self._paths:
             for file in sorted((store / SHARDS).glob("*.parquet")):
-                self._take_in(file)
-        self._ids = sorted(self._places)
+                rows, failures = read_rows(file, self.fingerprint, KEPT_COLUMNS)
+                self._shards.append(_Shard(file, rows))
+                self._failures.update((failure.id, failure) for failure in failures)
+        # Rows are counted through all shards: those of the k-th begin at _bounds[k] and end before _bounds[k + 1].
+        self._bounds = np.cumsum([0, *(shard.rows.num_rows for shard in self._shards)])
+        self._ids, self._rows = self._sort()
+        self._positions = {key: position for position, key in enumerate(self._ids)}
 
     def __len__(self) -> int:
         return len(self._ids)
 
     def __contains__(self, key: object) -> bool:
-        return key in self._places
+        return key in self._positions
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._ids)
@@ -114,10 +121,10 @@ class Store:
         Raises:
             StoreError: if the id is unknown, the store keeps no frames, or the shard is damaged.
         """
-        place = self._place(key)
+        shard, row = self._locate(int(self._rows[self._position(key)]))
         if not self.config["store"]["frames"]:
             raise StoreError(f"store {self._paths[0]} keeps no frames; it has embeddings only")
-        file = self._shards[place.shard].with_suffix(".safetensors")
+        file = shard.file.with_suffix(".safetensors")
         try:
             status = file.stat()
             stored = _open_tensors(file, status.st_ino, status.st_mtime_ns).get_tensor(key)
@@ -125,12 +132,12 @@ class Store:
             raise StoreError(f"shard {file} is damaged or missing ({error}); restore it from a copy") from error
         # Always a copy: what a caller does to the values must not reach the file through a memory map.
         values = np.array(stored, np.float32)
+        start, flags = (shard.rows.column(name)[row].as_py() for name in ("start", "flags"))
         if self.config["store"].get("tokens"):
-            file = self._shards[place.shard]
-            tokens, offsets = _open_tokens(file, file.stat().st_mtime_ns, self.fingerprint)[key]
-            return Frames(values, np.empty(0), key, place.flags, tokens, offsets)
+            tokens, offsets = _open_tokens(shard.file, shard.file.stat().st_mtime_ns, self.fingerprint)[key]
+            return Frames(values, np.empty(0), key, tuple(flags), tokens, offsets)
         grid = {name: self.grid[name] for name in ("offset", "window", "hop", "sample_rate")}
-        return Frames(values, frame_times(values.shape[-2], place.start, **grid), key, place.flags)
+        return Frames(values, frame_times(values.shape[-2], start, **grid), key, tuple(flags))
 
     def embeddings(self, ids: Sequence[str] | None = None) -> tuple[list[str], np.ndarray]:
         """Embeddings, `[n, D']` or `[n, L, D']` float32.
@@ -148,27 +155,29 @@ class Store:
         if shape is None:
             raise StoreError(f"store {self._paths[0]} has no embeddings; extract with a pooling (--pool mean)")
         keys = self.ids if ids is None else list(ids)
-        shards = np.fromiter((self._place(key).shard for key in keys), np.int64, len(keys))
+        rows = self._rows
+        if ids is not None:
+            rows = rows[np.fromiter(map(self._position, keys), np.int64, len(keys))]
+        by_row = np.argsort(rows)
+        ends = np.searchsorted(rows[by_row], self._bounds)
         result = np.empty((len(keys), *shape), np.float32)
 
-        def fill(shard: int) -> None:
-            indices = np.flatnonzero(shards == shard)
-            table = self._read(shard, ("id", EMBEDDING))
-            wanted = pa.array([keys[index] for index in indices], pa.string())
-            rows = pc.index_in(wanted, table.column("id").combine_chunks())
-            if rows.null_count:
-                raise StoreError(f"shard {self._shards[shard]} was replaced since the store was opened; open it again")
-            flat = table.column(EMBEDDING).combine_chunks().flatten().to_numpy()
-            result[indices] = flat.reshape(-1, *shape)[rows.to_numpy()]
+        def fill(number: int) -> None:
+            places = by_row[ends[number] : ends[number + 1]]
+            wanted = rows[places] - self._bounds[number]
+            values = self._embeddings_of(self._shards[number]).reshape(-1, *shape)
+            # Each row once, as when all are asked for: no copy in between.
+            is_whole = np.array_equal(wanted, np.arange(len(values)))
+            result[places] = values if is_whole else values[wanted]
 
         # Decoding parquet lets other threads run; each keeps one shard in memory.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(fill, np.unique(shards).tolist()))
+            list(pool.map(fill, np.flatnonzero(np.diff(ends)).tolist()))
         return keys, result
 
     def table(self) -> pd.DataFrame:
         """A row an utterance, in the order of `ids`: what was recorded of it and its labels."""
-        tables = [self._read(shard).replace_schema_metadata() for shard in range(len(self._shards))]
+        tables = [read_rows(shard.file, self.fingerprint)[0].replace_schema_metadata() for shard in self._shards]
         tables.append(pa.schema(FIXED_FIELDS).empty_table())
         # Shards of runs with other labels lack some columns: their cells are empty.
         frame = pa.concat_tables(tables, promote_options="default").to_pandas().sort_values("id", ignore_index=True)
@@ -177,27 +186,46 @@ class Store:
 
     def errors(self) -> list[dict[str, str]]:
         """The inputs that could not be done: id, path, reason; sorted by id."""
-        return [asdict(self._failures[key]) for key in sorted(self._failures) if key not in self._places]
+        return [asdict(self._failures[key]) for key in sorted(self._failures) if key not in self._positions]
 
-    def _take_in(self, file: Path) -> None:
-        self._shards.append(file)
-        number = len(self._shards) - 1
-        table, failures = read_rows(file, self.fingerprint, ("id", "start", "flags"))
-        columns = (table.column(name).to_pylist() for name in ("id", "start", "flags"))
-        for key, start, flags in zip(*columns, strict=True):
-            if key in self._places:
-                other = self._shards[self._places[key].shard]
-                raise StoreError(f"utterance {key!r} is in {other} and in {file}; remove one of the two shards")
-            self._places[key] = _Place(number, start, tuple(flags))
-        self._failures.update((failure.id, failure) for failure in failures)
+    def _sort(self) -> tuple[list[str], np.ndarray]:
+        """The ids, sorted, and the row of each.
 
-    def _read(self, shard: int, columns: Sequence[str] | None = None) -> pa.Table:
-        return read_rows(self._shards[shard], self.fingerprint, columns)[0]
+        Raises:
+            StoreError: if an id repeats.
+        """
+        chunks = [chunk for shard in self._shards for chunk in shard.rows.column("id").chunks]
+        # Ids of all shards together may pass the 2 GB that `string` can address.
+        ids = pa.chunked_array(chunks, pa.string()).cast(pa.large_string())
+        rows = pc.sort_indices(ids)
+        ordered = ids.take(rows)
+        repeats = pc.equal(ordered[1:], ordered[:-1])
+        if pc.any(repeats).as_py():
+            first = pc.index(repeats, True).as_py()
+            one, other = (self._locate(rows[first + step].as_py())[0].file for step in (0, 1))
+            raise StoreError(
+                f"utterance {ordered[first].as_py()!r} is in {one} and in {other}; remove one of the two shards"
+            )
+        return ordered.to_pylist(), rows.to_numpy().astype(np.int64)
 
-    def _place(self, key: str) -> _Place:
-        if key not in self._places:
+    def _locate(self, row: int) -> tuple[_Shard, int]:
+        """The shard of a row, and the row's number there."""
+        shard = bisect_right(self._bounds, row) - 1
+        return self._shards[shard], row - int(self._bounds[shard])
+
+    def _position(self, key: str) -> int:
+        """Of an id among the sorted ones."""
+        position = self._positions.get(key)
+        if position is None:
             raise StoreError(f"no utterance {key!r} in {self!r}{_suggest(key, self._ids)}")
-        return self._places[key]
+        return position
+
+    def _embeddings_of(self, shard: _Shard) -> np.ndarray:
+        """Embeddings of all rows of a shard, in its order, flat."""
+        table, _ = read_rows(shard.file, self.fingerprint, ("id", EMBEDDING))
+        if not table.column("id").equals(shard.rows.column("id")):
+            raise StoreError(f"shard {shard.file} was replaced since the store was opened; open it again")
+        return table.column(EMBEDDING).combine_chunks().flatten().to_numpy()
 
 
 def _find_stores(path: Path) -> list[Path]:

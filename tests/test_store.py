@@ -361,9 +361,26 @@ def test_several_stores_open_as_one(tmp_path):
         np.testing.assert_array_equal(store.frames("d").values, features("d")[0].astype(np.float16))
     with pytest.raises(StoreError, match='pool: absent -> "max"'):
         Store([tmp_path / "all/1", tmp_path / "other"])
-    with pytest.raises(StoreError, match="'a' is in"):
+    with pytest.raises(StoreError, match="'a' is in .*1/shards/00000.parquet and in .*1/shards/00000.parquet"):
         Store([tmp_path / "all", tmp_path / "all/1"])
     assert pickle.loads(pickle.dumps(store)).frames("a").num_frames == 7
+
+
+@pytest.mark.parametrize("asked", ["", "a", "fbd", "eca", "ace", "bb", "aceace", "fedcba", "ccceb"])
+def test_embeddings_come_as_they_are_asked_for(tmp_path, asked):
+    with open_writer(tmp_path / "s") as writer:
+        for number, key in enumerate("caefdb"):  # shards "cae" and "fdb": neither sorted nor one after the other
+            writer.add(row(key), *features(key))
+            if number == 2:
+                writer.commit()
+    ids, embeddings = Store(tmp_path / "s").embeddings(list(asked))
+    assert ids == list(asked) and embeddings.shape == (len(asked), 4)
+    np.testing.assert_array_equal(embeddings, [features(key)[1] for key in asked] or np.empty((0, 4)))
+
+
+def test_ids_are_sorted_as_python_sorts(tmp_path):
+    keys = ["z", "Z", "é", "e\u0301", "\uffee", "\U0001f600", "日本", "a" * 300, "a"]
+    assert fill(tmp_path / "s", keys).ids == sorted(keys)
 
 
 def test_an_unknown_id_is_answered_with_a_near_one(tmp_path):
