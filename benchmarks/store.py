@@ -10,6 +10,7 @@ from those that are not, and `Store.embeddings()` of all rows (256 dimensions, s
 """
 
 import argparse
+import shutil
 import statistics
 import sys
 import tempfile
@@ -38,12 +39,13 @@ def row(number: int) -> Row:
 
 
 def write_frames(path: Path, dtype: str, megabytes: int) -> float:
-    """Bytes a second of a store of about so many megabytes."""
+    """Bytes a second of a new store of about so many megabytes."""
+    shutil.rmtree(path, ignore_errors=True)
     frames = np.random.default_rng(0).standard_normal((NUM_FRAMES, DIM)).astype(np.float32)
     size = NUM_FRAMES * DIM * np.dtype(dtype).itemsize
     embedding, count = frames.mean(axis=0), megabytes * 2**20 // size
     began = time.perf_counter()
-    with StoreWriter(path, GRID, embedding_shape=(DIM,), store_dtype=dtype, overwrite=True) as writer:
+    with StoreWriter(path, GRID, embedding_shape=(DIM,), store_dtype=dtype) as writer:
         for number in range(count):
             writer.add(row(number), frames, embedding)
             if writer.num_pending * SECONDS >= SHARD_SECONDS:
@@ -98,7 +100,8 @@ def read_table(folder: Path, rows: int, rounds: int) -> None:
         store = Store(folder / "rows")
         reading.append(seconds(store.embeddings))
     print(f"{f'Store(...) of {rows:,} rows':36} {statistics.median(opening):8.2f} s")
-    print(f"{f'embeddings() of {rows:,} rows':36} {statistics.median(reading):8.2f} s")
+    times = "  ".join(f"{one:.2f}" for one in reading)
+    print(f"{f'embeddings() of {rows:,} rows':36} {statistics.median(reading):8.2f} s     one after another {times}")
 
 
 def main() -> int:

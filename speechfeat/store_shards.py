@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from speechfeat.errors import AudioError, ParameterError, StoreError
-from speechfeat.store_config import disk_errors
+from speechfeat.store_config import disk_errors, write_behind
 
 # The safetensors header comes first and its length is known last: this much is kept free for it and padded with
 # spaces, as the format allows. Some 2,000 utterances fit; the writer starts the next shard before it overflows.
@@ -217,6 +217,7 @@ class TensorFile:
         self._dtype = np.dtype(dtype)
         self._entries: list[bytes] = []
         self._header_bytes = 2
+        self._num_sent = 0
         self._file = path.open("wb+")
 
     def slab(self, shape: Sequence[int]) -> Slab:
@@ -234,6 +235,9 @@ class TensorFile:
         self._entries.append(entry)
         self._header_bytes += len(entry) + 1
         self.num_bytes += slab.num_bytes
+        if self.num_bytes - self._num_sent >= BLOCK_BYTES:
+            write_behind(self._file, DATA_START + self._num_sent, self.num_bytes - self._num_sent)
+            self._num_sent = self.num_bytes
 
     def copy(self, key: str, source: BinaryIO, slab: Slab) -> None:
         """Append a tensor whose bytes were written to a file of their own."""
