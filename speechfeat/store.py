@@ -31,7 +31,6 @@ from speechfeat.units import frame_times
 
 MAX_OPEN_FILES = 32
 
-
 # Kept of the rows from the opening on: where an utterance is, and what its frames need beside their values.
 KEPT_COLUMNS = ("id", "start", "flags")
 
@@ -196,7 +195,7 @@ class Store:
         """
         chunks = [chunk for shard in self._shards for chunk in shard.rows.column("id").chunks]
         # Ids of all shards together may pass the 2 GB that `string` can address.
-        ids = pa.chunked_array(chunks, pa.string()).cast(pa.large_string())
+        ids = pa.chunked_array(chunks, pa.string()).cast(pa.large_string()).combine_chunks()
         rows = pc.sort_indices(ids)
         ordered = ids.take(rows)
         repeats = pc.equal(ordered[1:], ordered[:-1])
