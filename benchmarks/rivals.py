@@ -3,8 +3,9 @@
     python -m benchmarks.rivals WAY LIST -m MODEL -o OUT [--device cuda]
 
 LIST names recordings, a line each, MODEL a checkpoint directory of transformers. What is timed goes from the first read
-to the last byte written; loading the model and a first batch to warm up are not in it. The encoders of other packages
-are in `benchmarks.rival_packages`.
+to the last byte written; loading the model and a first batch to warm up are not in it. Recordings above a minute are
+cut into pieces of 30 s, as users do whose memory ends: attention to an hour at once would be slower still. The encoders
+of other packages are in `benchmarks.rival_packages`.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -116,11 +118,26 @@ def available(model_type: str) -> list[str]:
     ]
 
 
+# Samples of a recording that is not cut, and of a piece of one that is.
+LONGEST, PIECE = 60 * SAMPLE_RATE, 30 * SAMPLE_RATE
+
+
+def pieces(files: list[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """Recordings, or pieces of long ones, with a name each."""
+    for file in files:
+        name, samples = Path(file).stem, soundfile.read(file, dtype="float32")[0]
+        if len(samples) <= LONGEST:
+            yield name, samples
+        else:
+            yield from ((f"{name}-{at}", samples[at : at + PIECE]) for at in range(0, len(samples), PIECE))
+
+
 def batches(files: list[str], size: int) -> Iterator[tuple[list[str], list[np.ndarray]]]:
-    """Recordings with their samples, a batch at a time."""
-    for first in range(0, len(files), size):
-        names = files[first : first + size]
-        yield names, [soundfile.read(name, dtype="float32")[0] for name in names]
+    """Names and samples, a batch at a time."""
+    found = pieces(files)
+    while batch := list(islice(found, size)):
+        names, samples = zip(*batch, strict=True)
+        yield list(names), list(samples)
 
 
 def run(way: str, files: list[str], model: str, device: str, out: Path) -> dict[str, float]:
@@ -129,18 +146,22 @@ def run(way: str, files: list[str], model: str, device: str, out: Path) -> dict[
     out.mkdir()
     encoding = 0.0
     with torch.no_grad():
-        for _, samples in batches(files[: min(size, BATCH_SIZE)], size):
-            encode(samples)
+        encode(next(batches(files, min(size, BATCH_SIZE)))[1])
         began = time.perf_counter()
         for names, samples in batches(files, size):
             before = time.perf_counter()
             states = encode(samples)
             encoding += time.perf_counter() - before
             for name, values in zip(names, states, strict=True):
-                path = out / f"{Path(name).stem}.npz"
-                np.savez(path, frames=values.astype(np.float16), embedding=values.mean(axis=0))
+                np.savez(out / f"{name}.npz", frames=values.astype(np.float16), embedding=values.mean(axis=0))
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {"seconds": time.perf_counter() - began, "encoding": encoding, "memory": memory}
+
+
+def limit_memory() -> None:
+    """Let a way that needs more memory than is free end by itself, not by the system's choice of a process."""
+    free = int(Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0]) * 1024
+    resource.setrlimit(resource.RLIMIT_DATA, (int(0.9 * free), resource.RLIM_INFINITY))
 
 
 def main() -> int:
@@ -152,6 +173,8 @@ def main() -> int:
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     files = options.list.read_text().split("\n")
+    if sys.platform == "linux" and options.device == "cpu":
+        limit_memory()
     print(json.dumps(run(options.way, files, options.model, options.device, options.out)))
     return 0
 

@@ -15,7 +15,8 @@ on their values (`benchmarks.random_weights`).
 
 encoding: real time while the device works (of a rival: inside its call of the model). limit: the operations of the
 stock model up to that layer, in the audio of a second of encoding, over the rate of a large matrix product in the dtype
-of the way, measured here before. idle: share of the time in which the device did not work. memory: the most resident.
+of the way, measured here before. idle: share of the time in which the device did not work. disk: bytes written over
+those that the disk would have taken in that time. memory: the most resident. A way that fails, as for memory, says why.
 """
 
 import argparse
@@ -44,13 +45,21 @@ class Outcome(NamedTuple):
         speed: real time, end to end.
         encoding: real time, of encoding alone.
         idle: share of the time without encoding.
+        written: bytes a second.
         memory: peak resident, in bytes.
     """
 
     speed: float
     encoding: float
     idle: float
+    written: float
     memory: int
+
+
+class Failed(NamedTuple):
+    """Why a way could not do it."""
+
+    reason: str
 
 
 def make_checkpoint(name: str, folder: Path) -> str:
@@ -63,7 +72,7 @@ def make_checkpoint(name: str, folder: Path) -> str:
     return str(folder)
 
 
-def measure(way: str, listing: Path, model: str, device: str, out: Path) -> Outcome:
+def measure(way: str, listing: Path, model: str, device: str, out: Path) -> Outcome | Failed:
     """Run one way in a process of its own."""
     if way in OURS:
         command = ["speechfeat.extract", str(listing), "-m", model, "--dtype", OURS[way], "-q", "--json"]
@@ -77,11 +86,14 @@ def measure(way: str, listing: Path, model: str, device: str, out: Path) -> Outc
     )
     told, errors = process.communicate()
     if process.returncode:
-        raise SystemExit(f"{way}: {errors}")
+        if way in OURS:
+            raise SystemExit(f"{way}: {errors}")
+        return Failed(errors.strip().splitlines()[-1][:100] if errors.strip() else f"signal {-process.returncode}")
     result = json.loads(told)
     audio = sum(soundfile.info(path).duration for path in listing.read_text().split("\n"))
     seconds, encoding = result["seconds"], result["encoding"]
-    return Outcome(audio / seconds, audio / encoding, 1 - encoding / seconds, result["memory"])
+    written = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+    return Outcome(audio / seconds, audio / encoding, 1 - encoding / seconds, written / seconds, result["memory"])
 
 
 def relative_error(listing: Path, model: str, device: str) -> tuple[str, str]:
@@ -96,8 +108,8 @@ def relative_error(listing: Path, model: str, device: str) -> tuple[str, str]:
     return encoder.dtype, f"{np.sqrt(np.mean(squares)):.1e}"
 
 
-def compare(name: str, options: argparse.Namespace, folder: Path, rates: dict[str, float]) -> None:
-    """Measure all ways with one model and print its table."""
+def compare(name: str, options: argparse.Namespace, folder: Path, rates: dict[str, float], disk: float) -> None:
+    """Measure all ways with one model and print its table; `rates` of products by dtype, `disk` in bytes a second."""
     from benchmarks.limits import operations
     from benchmarks.rivals import available
 
@@ -108,22 +120,35 @@ def compare(name: str, options: argparse.Namespace, folder: Path, rates: dict[st
     model_type = json.loads((Path(model) / "config.json").read_text())["model_type"]
     ways = [way for way in [*available(model_type), *OURS] if way not in options.without]
     outcomes: dict[str, list[Outcome]] = defaultdict(list)
+    failed: dict[str, Failed] = {}
     for turn in range(options.rounds):
         for way in ways:
+            if way in failed:
+                continue
             listing = listings["ours" if way in OURS else "rivals"]
-            outcomes[way].append(measure(way, listing, model, options.device, folder / f"{way} {turn}"))
-            print(f"{name}, round {turn + 1}: {way}: {outcomes[way][-1].speed:.1f}", file=sys.stderr, flush=True)
+            outcome = measure(way, listing, model, options.device, folder / f"{way} {turn}")
+            print(f"{name}, round {turn + 1}: {way}: {outcome[0]}", file=sys.stderr, flush=True)
+            if isinstance(outcome, Failed):
+                failed[way] = outcome
+            else:
+                outcomes[way].append(outcome)
     dtype, error = relative_error(listings["ours"], model, options.device)
     per_second = operations(model, OPERATION_SECONDS) / OPERATION_SECONDS
     print(f"\n{name}: {per_second / 1e9:.1f} GFLOP for a second of audio; {dtype} is {error} from float32")
-    print(f"{'':30} x real time  against the loop  encoding  limit   idle  memory")
-    for way, found in outcomes.items():
-        ratio = statistics.median(one.speed / other.speed for one, other in zip(found, outcomes[ways[0]], strict=True))
+    print(f"{'':30} x real time  against the loop  encoding  limit   idle   disk  memory")
+    for way in ways:
+        if way in failed:
+            print(f"{way:30} failed: {failed[way].reason}")
+            continue
+        found = outcomes[way]
+        pairs = zip(found, outcomes.get(ways[0]) or found, strict=True)
         used = dtype if way == "speechfeat auto" else "bfloat16" if "bfloat16" in way else "float32"
         encoding = statistics.median(one.encoding for one in found)
         print(
-            f"{way:30} {statistics.median(one.speed for one in found):11.1f}  {ratio:15.2f}x {encoding:9.1f} "
+            f"{way:30} {statistics.median(one.speed for one in found):11.1f}  "
+            f"{statistics.median(one.speed / other.speed for one, other in pairs):15.2f}x {encoding:9.1f} "
             f"{encoding * per_second / rates[used]:6.0%} {statistics.median(one.idle for one in found):6.0%} "
+            f"{statistics.median(one.written for one in found) / disk:6.1%} "
             f"{max(one.memory for one in found) / 2**20:5.0f} MiB"
         )
 
@@ -155,22 +180,23 @@ def main() -> int:
         files = make(options.audio, folder / "audio", options.mix, options.hours, options.format)
         share = min(1.0, (options.rival_hours or options.hours) / options.hours)
         # Drawn from the whole list: a padded batch holds recordings of any length.
-        fewer = sorted(np.random.default_rng(0).permutation(files)[: max(2, round(len(files) * share))].tolist())
+        fewer = sorted(np.random.default_rng(0).permutation(files)[: max(1, round(len(files) * share))].tolist())
         (folder / "list.txt").write_text("\n".join(files))
         (folder / "rivals.txt").write_text("\n".join(fewer))
         rates = {dtype: matrix_rate(options.device, dtype) for dtype in DTYPES}
+        disk = disk_rate(folder)
         seconds = sum(soundfile.info(file).duration for file in files)
         print(
             f"{options.device}, {os.cpu_count()} cores: {len(files)} recordings of {MIXES[options.mix].describe} "
             f"({seconds / 3600:.2f} h, {options.format}; {len(fewer)} for the rivals), {options.rounds} rounds; matrix "
             + ", ".join(f"{dtype} {rate / 1e9:.0f} GFLOP/s" for dtype, rate in rates.items())
-            + f"; disk {disk_rate(folder) / 1e6:.0f} MB/s"
+            + f"; disk {disk / 1e6:.0f} MB/s"
         )
         if missing := missing_packages():
             print(f"left out, not installed: {', '.join(missing)}")
         for number, model in enumerate(options.model or ["random:wav2vec2-base"]):
             (folder / str(number)).mkdir()
-            compare(model, options, folder / str(number), rates)
+            compare(model, options, folder / str(number), rates, disk)
     return 0
 
 

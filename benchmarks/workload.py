@@ -22,21 +22,23 @@ class Mix(NamedTuple):
     Attributes:
         describe: in words.
         seconds: draws one.
+        least: recordings, however long they are.
     """
 
     describe: str
     seconds: Callable[[np.random.Generator], float]
+    least: int = 2
 
 
 MIXES = {
     "keywords": Mix("1 s", lambda _: 1.0),
     "utterances": Mix("2-20 s, as LibriSpeech's", lambda rng: float(np.clip(rng.gamma(6.0, 2.1), 2, 20))),
-    "long": Mix("10-60 minutes", lambda rng: float(rng.uniform(600, 3600))),
+    "long": Mix("10-60 minutes", lambda rng: float(rng.uniform(600, 3600)), least=1),
 }
 
 
 def make(audio: Path, folder: Path, mix: str, hours: float, form: str = "flac") -> list[str]:
-    """Write a mix of about so many hours, at least two recordings; their paths.
+    """Write a mix of about so many hours, and at least so many recordings as it asks for; their paths.
 
     The lengths and what is in each depend on the directory and the arguments alone.
     """
@@ -45,7 +47,7 @@ def make(audio: Path, folder: Path, mix: str, hours: float, form: str = "flac") 
         raise SystemExit(f"{audio} has no recordings ({', '.join(SUFFIXES)})")
     rng = np.random.default_rng(0)
     lengths: list[float] = []
-    while sum(lengths) < hours * 3600 or len(lengths) < 2:
+    while sum(lengths) < hours * 3600 or len(lengths) < MIXES[mix].least:
         lengths.append(MIXES[mix].seconds(rng))
     folder.mkdir(parents=True)
     jobs = [(folder / f"{number:06d}.{form}", seconds, number) for number, seconds in enumerate(lengths)]
