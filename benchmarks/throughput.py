@@ -15,8 +15,9 @@ on their values (`benchmarks.random_weights`).
 
 encoding: real time while the device works (of a rival: inside its call of the model). limit: the operations of the
 stock model up to that layer, in the audio of a second of encoding, over the rate of a large matrix product in the dtype
-of the way, measured here before. idle: share of the time in which the device did not work. disk: bytes written over
-those that the disk would have taken in that time. memory: the most resident. A way that fails, as for memory, says why.
+of the way (of int8, in that of auto), measured here before. idle: share of the time in which the device did not work.
+disk: bytes written over those that the disk would have taken in that time. memory: the most resident. A way that fails,
+as for memory, says why.
 """
 
 import argparse
@@ -27,13 +28,15 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import soundfile
+import torch
 
-OURS = {"speechfeat float32": "float32", "speechfeat auto": "auto"}
+OURS = {f"speechfeat {dtype}": dtype for dtype in ("float32", "auto", "int8")}
 # Long enough for the share of attention to be that of the mix.
 OPERATION_SECONDS = 12.0
 
@@ -96,29 +99,35 @@ def measure(way: str, listing: Path, model: str, device: str, out: Path) -> Outc
     return Outcome(audio / seconds, audio / encoding, 1 - encoding / seconds, written / seconds, result["memory"])
 
 
-def relative_error(listing: Path, model: str, device: str) -> tuple[str, str]:
-    """Of auto dtype: its name, and the root of the mean squared difference from float32, over the deviation."""
+def relative_errors(listing: Path, model: str, device: str, dtypes: Sequence[str]) -> dict[str, str]:
+    """Of each dtype, by its name: the root of the mean squared difference from float32, over the deviation."""
     import speechfeat as sf
 
     paths = listing.read_text().split("\n")[:20]
     exact = sf.load_encoder(model, dtype="float32", device=device).encode(paths)
-    encoder = sf.load_encoder(model, device=device)
-    pairs = zip(encoder.encode(paths), exact, strict=True)
-    squares = [np.square(one.values - other.values).mean() / other.values.var() for one, other in pairs]
-    return encoder.dtype, f"{np.sqrt(np.mean(squares)):.1e}"
+    errors = {}
+    for dtype in dtypes:
+        encoder = sf.load_encoder(model, dtype=dtype, device=device)
+        pairs = zip(encoder.encode(paths), exact, strict=True)
+        squares = [np.square(one.values - other.values).mean() / other.values.var() for one, other in pairs]
+        errors[encoder.dtype] = f"{np.sqrt(np.mean(squares)):.1e}"
+    return errors
 
 
 def compare(name: str, options: argparse.Namespace, folder: Path, rates: dict[str, float], disk: float) -> None:
     """Measure all ways with one model and print its table; `rates` of products by dtype, `disk` in bytes a second."""
     from benchmarks.limits import operations
     from benchmarks.rivals import available
+    from speechfeat.encoders.precision import has_fast_bfloat16, has_int8
 
     model = name
     if name.startswith("random:"):
         model = make_checkpoint(name.removeprefix("random:"), folder / "model")
     listings = {"ours": folder.parent / "list.txt", "rivals": folder.parent / "rivals.txt"}
     model_type = json.loads((Path(model) / "config.json").read_text())["model_type"]
-    ways = [way for way in [*available(model_type), *OURS] if way not in options.without]
+    device = torch.device(options.device)
+    skipped = [*options.without, *([] if has_int8(device) else ["speechfeat int8"])]
+    ways = [way for way in [*available(model_type), *OURS] if way not in skipped]
     outcomes: dict[str, list[Outcome]] = defaultdict(list)
     failed: dict[str, Failed] = {}
     for turn in range(options.rounds):
@@ -127,14 +136,18 @@ def compare(name: str, options: argparse.Namespace, folder: Path, rates: dict[st
                 continue
             listing = listings["ours" if way in OURS else "rivals"]
             outcome = measure(way, listing, model, options.device, folder / f"{way} {turn}")
-            print(f"{name}, round {turn + 1}: {way}: {outcome[0]}", file=sys.stderr, flush=True)
+            told = outcome.reason if isinstance(outcome, Failed) else f"{outcome.speed:.1f}"
+            print(f"{name}, round {turn + 1}: {way}: {told}", file=sys.stderr, flush=True)
             if isinstance(outcome, Failed):
                 failed[way] = outcome
             else:
                 outcomes[way].append(outcome)
-    dtype, error = relative_error(listings["ours"], model, options.device)
+    dtypes = [OURS[way] for way in ways if way in OURS and OURS[way] != "float32"]
+    errors = relative_errors(listings["ours"], model, options.device, dtypes)
+    fast = "bfloat16" if has_fast_bfloat16(device) else "float32"
     per_second = operations(model, OPERATION_SECONDS) / OPERATION_SECONDS
-    print(f"\n{name}: {per_second / 1e9:.1f} GFLOP for a second of audio; {dtype} is {error} from float32")
+    far = ", ".join(f"{dtype} is {error} from float32" for dtype, error in errors.items())
+    print(f"\n{name}: {per_second / 1e9:.1f} GFLOP for a second of audio; {far}")
     print(f"{'':30} x real time  against the loop  encoding  limit   idle   disk  memory")
     for way in ways:
         if way in failed:
@@ -142,7 +155,7 @@ def compare(name: str, options: argparse.Namespace, folder: Path, rates: dict[st
             continue
         found = outcomes[way]
         pairs = zip(found, outcomes.get(ways[0]) or found, strict=True)
-        used = dtype if way == "speechfeat auto" else "bfloat16" if "bfloat16" in way else "float32"
+        used = "bfloat16" if "bfloat16" in way else "float32" if OURS.get(way, "float32") == "float32" else fast
         encoding = statistics.median(one.encoding for one in found)
         print(
             f"{way:30} {statistics.median(one.speed for one in found):11.1f}  "

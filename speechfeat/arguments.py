@@ -30,7 +30,7 @@ def add_layers(group: argparse._ArgumentGroup) -> None:
 def add_loading(group: argparse._ArgumentGroup) -> None:
     """Add how an encoder is loaded; which one is another matter."""
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: %(default)s)")
-    group.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16 (default: %(default)s)")
+    group.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16, int8 (default: %(default)s)")
     group.add_argument("--revision", help="branch, tag or commit on the hub")
     group.add_argument("--allow-pickle", action="store_true", help="take pickled weights (they can run code)")
     group.add_argument("--trust-remote-code", action="store_true", help="run the checkpoint's own Python code")

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from speechfeat.encoders import precision
-from speechfeat.encoders.precision import OneDnnLinear, Precision, has_onednn
+from speechfeat.encoders.precision import Int8Linear, OneDnnLinear, Precision, has_int8, has_onednn, to_int8
+from speechfeat.errors import ParameterError
 
 CPU = torch.device("cpu")
 
@@ -42,6 +43,35 @@ def test_products_by_onednn_in_half_precision_are_those_under_autocast() -> None
         found = layer(inputs)
     assert found.dtype == expected.dtype == torch.bfloat16
     assert torch.allclose(found, expected, rtol=2**-7, atol=2**-7)
+
+
+@pytest.mark.skipif(not has_int8(CPU), reason="this CPU has no products of int8")
+@pytest.mark.parametrize("bias", [True, False])
+def test_int8_is_near_float32_and_learns_as_before(bias: bool) -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(128, 96, bias=bias)
+    inputs = torch.randn(2, 40, 128)
+    expected = layer(inputs)
+    engine = torch.backends.quantized.engine
+    to_int8(layer)
+    assert torch.backends.quantized.engine == engine
+    assert torch.equal(layer(inputs), expected)
+    with torch.inference_mode():
+        found = layer(inputs)
+    assert 0 < (found - expected).square().mean().sqrt() / expected.std() < 0.02
+
+
+@pytest.mark.skipif(not has_int8(CPU), reason="this CPU has no products of int8")
+def test_only_large_linear_layers_are_in_int8() -> None:
+    module = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 8), Own(64, 64), nn.Conv1d(64, 64, 1))
+    Precision("int8").convert(module, CPU)
+    assert [isinstance(layer, Int8Linear) for layer in module] == [True, False, False, False]
+
+
+def test_int8_is_refused_where_it_would_be_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+    with pytest.raises(ParameterError, match="'int8' is for CPUs with AVX-512 VNNI, and cpu is none; use 'auto'"):
+        Precision.choose("int8", CPU)
 
 
 def test_layers_of_onednn_learn_and_run_in_other_precisions() -> None:

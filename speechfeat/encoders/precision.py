@@ -10,12 +10,16 @@ takes them to, is slow at them.
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from speechfeat.errors import ParameterError
 
+INT8 = "int8"
+# Smaller layers gain nothing in int8.
+LEAST_INT8 = 64
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -24,7 +28,7 @@ class Precision:
     """The dtype of an encoder's matrix products.
 
     Attributes:
-        name: "float32", "bfloat16" or "float16".
+        name: "float32", "bfloat16", "float16", or "int8": of linear layers alone, the rest as "auto" has it.
     """
 
     name: str
@@ -34,18 +38,30 @@ class Precision:
         """Resolve "auto": bfloat16 where the device has matrix products in it, else float32.
 
         Raises:
-            ParameterError: for an unknown name, or float16 on a CPU that would emulate it.
+            ParameterError: for an unknown name, float16 on a CPU that would emulate it, or int8 where there are no
+                products of it.
         """
         if dtype == "auto":
             return cls("bfloat16" if has_fast_bfloat16(device) else "float32")
-        if dtype not in DTYPES:
-            raise ParameterError(f"dtype={dtype!r} is not known; use 'auto', {', '.join(map(repr, DTYPES))}")
+        if dtype not in (*DTYPES, INT8):
+            raise ParameterError(f"dtype={dtype!r} is not known; use 'auto', {', '.join(map(repr, (*DTYPES, INT8)))}")
         if dtype == "float16" and device.type == "cpu" and not has_onednn(device, torch.float16):
             raise ParameterError(
                 "dtype='float16' would be emulated on this CPU, many times slower than float32; use 'auto', "
                 "'bfloat16' or 'float32'"
             )
+        if dtype == INT8 and not has_int8(device):
+            raise ParameterError(
+                f"dtype='int8' is for CPUs with AVX-512 VNNI, and {device} is none; use 'auto', 'bfloat16' or 'float32'"
+            )
         return cls(dtype)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of all products that are not in int8."""
+        if self.name == INT8:
+            return torch.bfloat16 if has_fast_bfloat16(torch.device("cpu")) else torch.float32
+        return DTYPES[self.name]
 
     def convert(self, module: nn.Module, device: torch.device) -> None:
         """Bake weight normalisation, bring matrix products to this dtype and all else to float32, in place.
@@ -58,20 +74,22 @@ class Precision:
         for layer in module.modules():
             if nn.utils.parametrize.is_parametrized(layer, "weight"):
                 nn.utils.parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
-        half = self.name != "float32"
-        takes_one_dnn = has_onednn(device, DTYPES[self.name]) if half else has_slow_mkl(device)
+        half = self.dtype != torch.float32
+        takes_onednn = has_onednn(device, self.dtype) if half else has_slow_mkl(device)
         for layer in module.modules():
-            if half and isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d):
-                layer.to(DTYPES[self.name])
-            if takes_one_dnn and type(layer) is nn.Linear:
+            if self.name == INT8 and type(layer) is nn.Linear and min(layer.weight.shape) >= LEAST_INT8:
+                to_int8(layer)
+            elif takes_onednn and type(layer) is nn.Linear:
                 layer.__class__ = OneDnnLinear
+            if half and isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d):
+                layer.to(self.dtype)
 
     def contexts(self, device: torch.device) -> list[AbstractContextManager]:
         """What to enter around a forward pass."""
-        if self.name == "float32":
+        if self.dtype == torch.float32:
             # TF32, which torch allows in cuDNN by default, keeps 10 bits of mantissa: not float32.
             return [torch.backends.cudnn.flags(enabled=True, allow_tf32=False)] if device.type == "cuda" else []
-        return [torch.autocast(device.type, DTYPES[self.name])]
+        return [torch.autocast(device.type, self.dtype)]
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
@@ -94,6 +112,45 @@ class OneDnnLinear(nn.Linear):
         if torch.is_grad_enabled() or wants_half == (dtype == torch.float32) or not inputs.is_floating_point():
             return super().forward(inputs)
         return torch.ops.mkldnn._linear_pointwise(inputs.to(dtype), self.weight, self.bias, "none", [], "")
+
+
+class Int8Linear(nn.Linear):
+    """A linear layer on a CPU with weights in int8, a scale for each output; inputs are rounded to 8 bits, too.
+
+    Where gradients are wanted the stock layer runs on the weights as they were.
+    """
+
+    packed: Any
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """As the stock layer, to 8 bits of the largest input; float32."""
+        if torch.is_grad_enabled():
+            return super().forward(inputs)
+        return torch.ops.quantized.linear_dynamic(inputs.float(), self.packed, False)
+
+
+def to_int8(layer: nn.Linear) -> None:
+    """Round a layer's weights to 8 bits of the largest of each output, in place."""
+    weight = layer.weight.detach().float()
+    scales = weight.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / 127
+    rounded = torch.quantize_per_channel(weight, scales, torch.zeros_like(scales, dtype=torch.long), 0, torch.qint8)
+    bias = None if layer.bias is None else layer.bias.detach().float()
+    engine = torch.backends.quantized.engine
+    torch.backends.quantized.engine = "onednn"
+    try:
+        packed = torch.ops.quantized.linear_prepack(rounded, bias)
+    finally:
+        torch.backends.quantized.engine = engine
+    layer.__class__ = Int8Linear
+    layer.packed = packed
+
+
+def has_int8(device: torch.device) -> bool:
+    """Whether a device multiplies int8 faster than anything else."""
+    if device.type != "cpu" or "onednn" not in torch.backends.quantized.supported_engines:
+        return False
+    found: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(found.get("avx512_vnni"))
 
 
 def has_onednn(device: torch.device, dtype: torch.dtype) -> bool:

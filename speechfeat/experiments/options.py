@@ -50,7 +50,7 @@ def add_encoder_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--pool", default=POOL, help="mean, std, mean+std, max (%(default)s)")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (%(default)s)")
-    group.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16 (%(default)s)")
+    group.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16, int8 (%(default)s)")
     group.add_argument("--short-window", action="store_true", help="run Whisper on the clip's length, not on 30 s")
 
 
