@@ -9,6 +9,8 @@ import torch
 from speechfeat.encoders import compiling
 from speechfeat.encoders.backbone import Backbone
 from speechfeat.encoders.base import Encoder
+from speechfeat.encoders.blocked_attention import attend
+from speechfeat.encoders.channels_last import to_channels_last
 from speechfeat.encoders.flights import pool_states
 from speechfeat.pooling import POOLS, pool_frames
 from tests.families import CASES, Case
@@ -20,6 +22,9 @@ HALF_TOLERANCE = 0.05
 
 PREFIXES = ("Wav2Vec2", "Hubert", "WavLM", "UniSpeech", "Data2Vec", "SEW", "w2v-BERT", "Parakeet")
 ACCELERATED = [case for case in CASES if case.name.startswith(PREFIXES)]
+
+
+GROUP_NORMED = [case for case in ACCELERATED if "group norm" in case.name]
 
 
 @pytest.fixture
@@ -59,6 +64,53 @@ def test_faster_modules_compute_the_same(case: Case, device: str, monkeypatch: p
     for found in (together, alone):
         for values, expected in zip(found, stock, strict=True):
             assert np.abs(values - expected).max() / expected.std() < 1e-4
+
+
+@pytest.mark.parametrize("case", GROUP_NORMED, ids=lambda case: case.name)
+def test_a_folded_norm_bears_silence_and_offsets(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    (clip,) = speech_like(16000)
+    stock, faster = (encoder_made_for(case, device, monkeypatch) for device in (None, "cpu"))
+    for one in (clip, clip + np.float32(3.0), np.zeros_like(clip), np.ones_like(clip)):
+        found, expected = (made.encode_prepared([one], [len(one)])[0] for made in (faster, stock))
+        assert np.isfinite(found).all()
+        # Of what does not change, the library normalises its own rounding.
+        assert one.std() == 0 or np.abs(found - expected).max() / expected.std() < 1e-4
+
+
+def test_attention_in_blocks_is_torchs() -> None:
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(2, 3, 130, 16) for _ in range(3))
+    bias = torch.randn(2, 3, 130, 130)
+
+    def add_bias(scores: torch.Tensor, row: int, head: int, first: int) -> None:
+        scores += bias[row, head, first : first + len(scores)]
+
+    with torch.inference_mode():
+        for mask, add in ((None, None), (bias, add_bias)):
+            expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, mask, scale=0.3)
+            found = attend(query, key, value, 0.3, add)
+            assert torch.allclose(found.transpose(1, 2), expected, atol=1e-5)
+
+
+def test_changed_weights_are_taken_in_the_other_layout() -> None:
+    conv = torch.nn.Conv1d(16, 16, 3, stride=2)
+    inputs = torch.randn(1, 16, 40)
+    to_channels_last(conv)
+    other = torch.nn.Parameter(torch.randn_like(conv.weight))
+
+    def learn() -> None:
+        conv.weight.mul_(2)
+
+    def replace() -> None:
+        conv.weight = other
+
+    for change in (learn, replace, learn):
+        expected = conv(inputs)
+        assert expected.requires_grad
+        with torch.inference_mode():
+            assert torch.allclose(conv(inputs), expected, atol=1e-5)
+        with torch.no_grad():
+            change()
 
 
 @pytest.mark.gpu

@@ -106,26 +106,27 @@ def _normed_windows(conv: nn.Conv1d, norm: MaskedGroupNorm, samples: Tensor, act
     """The same, normalised over the valid frames of each utterance, whose products differ for that."""
     windows, padding = samples[:, 0].unfold(1, conv.kernel_size[0], conv.stride[0]), norm.padding
     lengths = padding.lengths(norm.depth) if padding.padded else [windows.shape[1]] * len(windows)
-    rows = [
-        _product(own, *_folded(own[:length], conv.weight[:, 0], norm.norm), conv.weight.dtype, activation)
-        for own, length in zip(windows, lengths, strict=True)
-    ]
+    rows = []
+    for own, length in zip(windows, lengths, strict=True):
+        middle, weight = _folded(own[:length], conv.weight[:, 0], norm.norm)
+        rows.append(_product(own - middle, weight, norm.norm.bias, conv.weight.dtype, activation))
     # One alone, which is the rule on a CPU, is not copied.
     states = rows[0][None] if len(rows) == 1 else torch.stack(rows)
     return states.transpose(1, 2)
 
 
 def _folded(windows: Tensor, weight: Tensor, norm: nn.GroupNorm) -> tuple[Tensor, Tensor]:
-    """Weights `[C, K]` and bias `[C]` of a product with windows `[T, K]` that a norm of each channel over T follows.
+    """What stands for a norm of each channel over T behind a product of windows `[T, K]`: their mean, and its weights.
 
-    Mean and variance of the product are those of the windows, multiplied; a bias before the norm is lost in it.
+    Without their mean `[K]` the windows have products without a mean, whose variance follows from the covariance of the
+    windows; the weights `[C, K]` are divided by its root. A bias before the norm is lost in it.
     """
     windows, weight = windows.double(), weight.double()
     middle = windows.mean(0)
     windows = windows - middle
     variance = ((weight @ (windows.T @ windows / len(windows))) * weight).sum(1)
     scale = norm.weight.double() * torch.rsqrt(variance + norm.eps)
-    return (weight * scale[:, None]).float(), (norm.bias.double() - scale * (weight @ middle)).float()
+    return middle.float(), (weight * scale[:, None]).float()
 
 
 def _product(
