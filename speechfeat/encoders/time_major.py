@@ -14,6 +14,8 @@ from speechfeat.encoders.masking import MaskedGroupNorm, Padding
 
 # Products of 16-bit numbers want rows of a multiple of 16 bytes.
 ALIGN = 8
+# Outputs of a convolution with a long kernel that are computed together.
+BLOCK = 16
 
 
 class TimeMajorConv(nn.Module):
@@ -141,20 +143,18 @@ class BlockedGroupConv(nn.Module):
 
     Args:
         conv: with a stride of 1 and as many channels in as out.
-        block: outputs that are computed together; larger ones need fewer windows and larger matrices.
 
     Shape:
         `[B, C, T]` -> `[B, C, T']`
     """
 
-    def __init__(self, conv: nn.Conv1d, block: int = 16) -> None:
+    def __init__(self, conv: nn.Conv1d) -> None:
         super().__init__()
-        self.groups, self.kernel, self.block = conv.groups, conv.kernel_size[0], block
+        self.groups, self.kernel = conv.groups, conv.kernel_size[0]
         self.pad: Any = conv.padding[0]
         self.bias = conv.bias
         taps = conv.weight.unflatten(0, (self.groups, -1)).permute(0, 3, 2, 1)
-        width = self.kernel + block - 1
-        shifted = [F.pad(taps, (0, 0, 0, 0, first, width - self.kernel - first)) for first in range(block)]
+        shifted = [F.pad(taps, (0, 0, 0, 0, first, BLOCK - 1 - first)) for first in range(BLOCK)]
         weight = torch.stack(shifted, dim=3).flatten(3).flatten(1, 2)
         self.weight = nn.Parameter(weight, requires_grad=False)
 
@@ -162,14 +162,14 @@ class BlockedGroupConv(nn.Module):
         """Convolve."""
         count, channels, length = inputs.shape
         size, frames = channels // self.groups, length + 2 * self.pad - self.kernel + 1
-        blocks = -(-frames // self.block)
-        extra = blocks * self.block - frames + self.pad
+        blocks = -(-frames // BLOCK)
+        extra = blocks * BLOCK - frames + self.pad
         grouped = inputs.unflatten(1, (self.groups, size)).permute(1, 0, 3, 2).to(self.weight.dtype)
         grouped = F.pad(grouped, (0, 0, self.pad, extra)).contiguous()
         shape = (self.groups, count, blocks, len(self.weight[0]))
-        strides = (grouped.stride(0), grouped.stride(1), self.block * size, 1)
+        strides = (grouped.stride(0), grouped.stride(1), BLOCK * size, 1)
         windows = grouped.as_strided(shape, strides).reshape(self.groups, count * blocks, -1)
-        outputs = torch.bmm(windows, self.weight).view(self.groups, count, blocks * self.block, size)[:, :, :frames]
+        outputs = torch.bmm(windows, self.weight).view(self.groups, count, blocks * BLOCK, size)[:, :, :frames]
         outputs = outputs.permute(1, 0, 3, 2).reshape(count, channels, frames)
         return outputs if self.bias is None else outputs + self.bias[:, None]
 
