@@ -10,6 +10,8 @@ import numpy as np
 import torch
 import transformers
 
+from speechfeat.encoders import classical
+
 BATCH_SIZE = 8
 SAMPLE_RATE = 16000
 # Frames of each of a list of recordings, from their samples, and how many recordings are read for a call.
@@ -113,3 +115,42 @@ def sentence_transformers_encode(model: str, device: str) -> tuple[Encode, int]:
         return [values[:count].cpu().numpy() for values, count in zip(found, counts, strict=True)]
 
     return encode, 32 * BATCH_SIZE
+
+
+def librosa_loop(model: str, device: str) -> tuple[Encode, int]:
+    """Librosa's functions of one call with the settings of `logmel` and `mfcc`, one recording at a time."""
+    import librosa
+
+    def encode(batch: list[np.ndarray]) -> list[np.ndarray]:
+        options = {"sr": SAMPLE_RATE, "n_fft": classical.N_FFT, "hop_length": classical.HOP}
+        if model == "logmel":
+            energies = librosa.feature.melspectrogram(y=batch[0], n_mels=classical.NUM_MELS[model], **options)
+            return [librosa.power_to_db(energies).T]
+        number = classical.NUM_COEFFICIENTS
+        values = librosa.feature.mfcc(y=batch[0], n_mfcc=number, n_mels=classical.NUM_MELS[model], **options)
+        return [np.concatenate([values, librosa.feature.delta(values)]).T]
+
+    return encode, 1
+
+
+def torchaudio_transforms(model: str, device: str) -> tuple[Encode, int]:
+    """Torchaudio's transforms with the settings of `logmel` and `mfcc`, one recording at a time."""
+    from torchaudio import transforms
+    from torchaudio.functional import compute_deltas
+
+    options = {"n_fft": classical.N_FFT, "hop_length": classical.HOP, "n_mels": classical.NUM_MELS[model]}
+    if model == "logmel":
+        module = torch.nn.Sequential(
+            transforms.MelSpectrogram(SAMPLE_RATE, **options), transforms.AmplitudeToDB(top_db=80.0)
+        )
+    else:
+        module = transforms.MFCC(SAMPLE_RATE, classical.NUM_COEFFICIENTS, melkwargs=options)
+    module = module.to(device)
+
+    def encode(batch: list[np.ndarray]) -> list[np.ndarray]:
+        values = module(torch.from_numpy(batch[0]).to(device))
+        if model == "mfcc":
+            values = torch.cat([values, compute_deltas(values, win_length=classical.DELTA_WIDTH)])
+        return [values.T.cpu().numpy()]
+
+    return encode, 1

@@ -29,11 +29,14 @@ from benchmarks.rival_packages import (
     SAMPLE_RATE,
     Encode,
     cut,
+    librosa_loop,
     s3prl_upstream,
     sentence_transformers_encode,
     speechbrain_wrapper,
     torchaudio_loop,
+    torchaudio_transforms,
 )
+from speechfeat.encoders.classical import NUM_MELS
 
 
 def encoder_of(model: str, dtype: torch.dtype) -> Any:
@@ -82,7 +85,7 @@ class Way(NamedTuple):
     Attributes:
         make: gives, of a checkpoint directory and a device, what encodes, and how many recordings it takes at a time.
         package: that it needs.
-        model_types: that it can run; empty for all of transformers.
+        model_types: that it can run, or names of classical features; empty for all of transformers.
     """
 
     make: Callable[[str, str], tuple[Encode, int]]
@@ -90,6 +93,7 @@ class Way(NamedTuple):
     model_types: tuple[str, ...] = ()
 
 
+CLASSICAL = tuple(NUM_MELS)
 WAYS = {
     "plain loop": Way(plain_loop),
     "padded batches of 8": Way(padded),
@@ -100,6 +104,8 @@ WAYS = {
     "sentence-transformers, last": Way(
         sentence_transformers_encode, "sentence_transformers", ("wav2vec2", "hubert", "wavlm")
     ),
+    "librosa loop": Way(librosa_loop, "librosa", CLASSICAL),
+    "torchaudio transforms": Way(torchaudio_transforms, "torchaudio", CLASSICAL),
 }
 
 
@@ -109,12 +115,13 @@ def missing_packages() -> list[str]:
 
 
 def available(model_type: str) -> list[str]:
-    """The ways that can run a model here."""
+    """The ways that can run a model, or classical features of this name, here."""
     missing = missing_packages()
     return [
         name
         for name, way in WAYS.items()
-        if way.package not in missing and model_type in (way.model_types or (model_type,))
+        if way.package not in missing
+        and (model_type in way.model_types or (not way.model_types and model_type not in CLASSICAL))
     ]
 
 

@@ -11,7 +11,7 @@ is busy for a while is busy for all; the table shows medians, and medians of rat
 left out. A way that is many times slower than another may be given less of the work (`--rival-hours`).
 
 MODEL is a checkpoint directory, or `random:wav2vec2-large` for random weights of its size, since speed does not depend
-on their values (`benchmarks.random_weights`).
+on their values (`benchmarks.random_weights`); or `logmel` or `mfcc`, whose operations are not counted.
 
 encoding: real time while the device works (of a rival: inside its call of the model). limit: the operations of the
 stock model up to that layer, in the audio of a second of encoding, over the rate of a large matrix product in the dtype
@@ -22,12 +22,12 @@ as for memory, says why.
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -63,6 +63,9 @@ class Failed(NamedTuple):
     """Why a way could not do it."""
 
     reason: str
+
+
+Outcomes = dict[str, list[Outcome] | Failed]
 
 
 def make_checkpoint(name: str, folder: Path) -> str:
@@ -114,53 +117,77 @@ def relative_errors(listing: Path, model: str, device: str, dtypes: Sequence[str
     return errors
 
 
-def compare(name: str, options: argparse.Namespace, folder: Path, rates: dict[str, float], disk: float) -> None:
-    """Measure all ways with one model and print its table; `rates` of products by dtype, `disk` in bytes a second."""
-    from benchmarks.limits import operations
-    from benchmarks.rivals import available
-    from speechfeat.encoders.precision import has_fast_bfloat16, has_int8
+def ways_for(model_type: str, options: argparse.Namespace) -> list[str]:
+    """Ours and the others', without those that cannot run a model here or are not wanted."""
+    from benchmarks.rivals import CLASSICAL, available
+    from speechfeat.encoders.precision import has_int8
 
-    model = name
-    if name.startswith("random:"):
-        model = make_checkpoint(name.removeprefix("random:"), folder / "model")
+    ours = [way for way in OURS if way != "speechfeat int8" or has_int8(torch.device(options.device))]
+    if model_type in CLASSICAL:  # they have one precision
+        ours = ["speechfeat auto"]
+    return [way for way in [*available(model_type), *ours] if way not in options.without]
+
+
+def run_rounds(name: str, model: str, ways: list[str], options: argparse.Namespace, folder: Path) -> Outcomes:
+    """What all rounds gave, by way; a way that failed is not tried again."""
     listings = {"ours": folder.parent / "list.txt", "rivals": folder.parent / "rivals.txt"}
-    model_type = json.loads((Path(model) / "config.json").read_text())["model_type"]
-    device = torch.device(options.device)
-    skipped = [*options.without, *([] if has_int8(device) else ["speechfeat int8"])]
-    ways = [way for way in [*available(model_type), *OURS] if way not in skipped]
-    outcomes: dict[str, list[Outcome]] = defaultdict(list)
-    failed: dict[str, Failed] = {}
+    found: Outcomes = {way: [] for way in ways}
     for turn in range(options.rounds):
         for way in ways:
-            if way in failed:
+            if isinstance(found[way], Failed):
                 continue
             listing = listings["ours" if way in OURS else "rivals"]
             outcome = measure(way, listing, model, options.device, folder / f"{way} {turn}")
             told = outcome.reason if isinstance(outcome, Failed) else f"{outcome.speed:.1f}"
             print(f"{name}, round {turn + 1}: {way}: {told}", file=sys.stderr, flush=True)
-            if isinstance(outcome, Failed):
-                failed[way] = outcome
-            else:
-                outcomes[way].append(outcome)
-    dtypes = [OURS[way] for way in ways if way in OURS and OURS[way] != "float32"]
-    errors = relative_errors(listings["ours"], model, options.device, dtypes)
-    fast = "bfloat16" if has_fast_bfloat16(device) else "float32"
-    per_second = operations(model, OPERATION_SECONDS) / OPERATION_SECONDS
-    far = ", ".join(f"{dtype} is {error} from float32" for dtype, error in errors.items())
-    print(f"\n{name}: {per_second / 1e9:.1f} GFLOP for a second of audio; {far}")
-    print(f"{'':30} x real time  against the loop  encoding  limit   idle   disk  memory")
-    for way in ways:
-        if way in failed:
-            print(f"{way:30} failed: {failed[way].reason}")
+            found[way] = outcome if isinstance(outcome, Failed) else [*found[way], outcome]
+    return found
+
+
+def compare(name: str, options: argparse.Namespace, folder: Path, rates: dict[str, float], disk: float) -> None:
+    """Measure all ways with one model and print its table; `rates` of products by dtype, `disk` in bytes a second."""
+    from benchmarks.limits import operations
+    from benchmarks.rivals import CLASSICAL
+
+    model, title, per_second = name, name, math.nan
+    if name.startswith("random:"):
+        model = make_checkpoint(name.removeprefix("random:"), folder / "model")
+    is_classical = name in CLASSICAL
+    model_type = name if is_classical else json.loads((Path(model) / "config.json").read_text())["model_type"]
+    ways = ways_for(model_type, options)
+    outcomes = run_rounds(name, model, ways, options, folder)
+    if not is_classical:
+        dtypes = [OURS[way] for way in ways if OURS.get(way, "float32") != "float32"]
+        errors = relative_errors(folder.parent / "list.txt", model, options.device, dtypes)
+        per_second = operations(model, OPERATION_SECONDS) / OPERATION_SECONDS
+        far = ", ".join(f"{dtype} is {error} from float32" for dtype, error in errors.items())
+        title = f"{name}: {per_second / 1e9:.1f} GFLOP for a second of audio; {far}"
+    print(f"\n{title}")
+    print_table(outcomes, {way: per_second / rates[dtype_of(way, options.device)] for way in ways}, disk)
+
+
+def dtype_of(way: str, device: str) -> str:
+    """Of the products of a way."""
+    from speechfeat.encoders.precision import has_fast_bfloat16
+
+    if way in OURS:
+        return "bfloat16" if OURS[way] != "float32" and has_fast_bfloat16(torch.device(device)) else "float32"
+    return "bfloat16" if "bfloat16" in way else "float32"
+
+
+def print_table(outcomes: Outcomes, least: dict[str, float], disk: float) -> None:
+    """Print a row for every way; `least` is what a second of audio takes at the limit, by way."""
+    first = next((found for found in outcomes.values() if not isinstance(found, Failed)), [])
+    print(f"{'':30} x real time  against the first  encoding  limit   idle   disk  memory")
+    for way, found in outcomes.items():
+        if isinstance(found, Failed):
+            print(f"{way:30} failed: {found.reason}")
             continue
-        found = outcomes[way]
-        pairs = zip(found, outcomes.get(ways[0]) or found, strict=True)
-        used = "bfloat16" if "bfloat16" in way else "float32" if OURS.get(way, "float32") == "float32" else fast
+        ratio = statistics.median(one.speed / other.speed for one, other in zip(found, first, strict=True))
         encoding = statistics.median(one.encoding for one in found)
         print(
-            f"{way:30} {statistics.median(one.speed for one in found):11.1f}  "
-            f"{statistics.median(one.speed / other.speed for one, other in pairs):15.2f}x {encoding:9.1f} "
-            f"{encoding * per_second / rates[used]:6.0%} {statistics.median(one.idle for one in found):6.0%} "
+            f"{way:30} {statistics.median(one.speed for one in found):11.1f} {ratio:17.2f}x {encoding:9.1f} "
+            f"{encoding * least[way]:6.0%} {statistics.median(one.idle for one in found):6.0%} "
             f"{statistics.median(one.written for one in found) / disk:6.1%} "
             f"{max(one.memory for one in found) / 2**20:5.0f} MiB"
         )

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
+import speechfeat as sf
 from benchmarks.limits import operations
-from benchmarks.rivals import available, missing_packages
+from benchmarks.rivals import WAYS, available, missing_packages
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -54,6 +56,21 @@ def test_the_table_has_a_row_for_each_way(checkpoint: Path, corpus: Path) -> Non
         assert float(row.removeprefix(way).split()[0]) > 0
     for package in missing_packages():
         assert package in told
+
+
+@pytest.mark.parametrize("name", ["logmel", "mfcc"])
+def test_classical_rivals_give_the_same_features(name: str, corpus: Path, tmp_path: Path) -> None:
+    files = sorted(corpus.rglob("*.flac"))[:2]
+    samples = [soundfile.read(file, dtype="float32")[0] for file in files]
+    expected = sf.load_encoder(name).encode(samples)
+    for way, tolerance in (("librosa loop", 1e-3), ("torchaudio transforms", None)):
+        encode, size = WAYS[way].make(name, "cpu")
+        assert size == 1 and way in available(name) and way not in available("wav2vec2")
+        for one, frames in zip(samples, expected, strict=True):
+            (found,) = encode([one])
+            assert found.shape == frames.values.shape
+            # torchaudio's filters are others.
+            assert tolerance is None or np.abs(found - frames.values).max() < tolerance
 
 
 def test_operations_are_those_counted_by_hand(checkpoint: Path) -> None:
