@@ -83,8 +83,12 @@ def add_batches(group: argparse._ArgumentGroup, unit: str = "seconds", what: str
     """Add how batches are made and read; `unit` of `what` is their measure."""
     group.add_argument(f"--batch-{unit}", type=float, help=f"padded {what} in a batch (default: from the free memory)")
     group.add_argument("--batch-size", type=int, help="the most utterances in a batch")
-    group.add_argument("-j", "--num-workers", type=int, help="threads that read and prepare (default: measured)")
-    group.add_argument("--threads", type=int, help="threads of the encoder on a CPU (default: measured)")
+    group.add_argument(
+        "-j", "--num-workers", type=int, help="threads that read and prepare (default: one a core; long runs measure)"
+    )
+    group.add_argument(
+        "--threads", type=int, help="of an utterance on a CPU; as many utterances as cores allow (default: likewise)"
+    )
     group.add_argument("--max-errors", type=int, help="stop when more inputs than this failed (default: never)")
 
 

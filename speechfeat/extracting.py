@@ -27,14 +27,7 @@ from speechfeat.store import Store
 from speechfeat.store_config import STORE_JSON, disk_errors, free_disk_bytes
 from speechfeat.store_shards import printable
 from speechfeat.store_writer import StoreWriter
-from speechfeat.threads import (
-    default_readers,
-    default_threads,
-    enough_readers,
-    fastest_threads,
-    is_worth_measuring,
-    torch_threads,
-)
+from speechfeat.threads import default_readers, enough_readers, fastest_threads, is_worth_measuring
 from speechfeat.types import Utterance
 
 # Of the parquet columns beside the embedding and of the safetensors header, for one utterance: 292 in a store of
@@ -70,7 +63,6 @@ class BaseExtractor(ABC):
     Attributes:
         stop: set it, from a signal handler or another thread, to end a run after the batch in flight.
         batch_seconds: of padded input in a batch, of the encoder's frame grid.
-        num_threads: of the encoder's products on a CPU, chosen when a store is opened; None on another device.
     """
 
     # What the inputs are called, what is compared of them, the packages whose versions are recorded, and whether the
@@ -86,7 +78,8 @@ class BaseExtractor(ABC):
         self.medium = medium
         self.stop = threading.Event()
         self.batch_seconds = config.seconds_of_batch or encoder.default_batch_seconds()
-        self.num_threads = config.num_threads or default_threads(encoder)
+        if config.num_threads is not None:
+            encoder.use_threads(config.num_threads)
         self._num_readers = config.num_workers
         self._speed: float | None = None
 
@@ -151,14 +144,21 @@ class BaseExtractor(ABC):
 
     def _measured_speed(self) -> float:
         if self._speed is None:
-            with torch_threads(self.num_threads):
-                self._speed = self.encoder.measure_speed()
+            self._speed = self.encoder.measure_speed()
         return self._speed
 
-    def _choose_threads(self, found: Survey) -> None:
-        is_free = self.config.num_threads is None and self.num_threads is not None
+    def choose_threads(self, found: Survey) -> None:
+        """Let the encoder take the threads that it is fastest with, where none are asked for and it is worth trying."""
+        is_free = self.config.num_threads is None and self.encoder.device.type == "cpu"
         if is_free and is_worth_measuring(self.encoder, self._cost(found, {})):
-            self.num_threads, self._speed = fastest_threads(self.encoder)
+            self._use_threads(None, fastest_threads(self.encoder))
+
+    def _use_threads(self, count: int | None, speed: float | None = None) -> None:
+        if count is not None:
+            self.encoder.use_threads(count)
+        self._speed = speed
+        if self.config.seconds_of_batch is None:
+            self.batch_seconds = self.encoder.default_batch_seconds()
 
     def check_room(self, forecast: Forecast, out: str | os.PathLike) -> None:
         """Refuse a run that the disk cannot hold.
@@ -182,7 +182,7 @@ class BaseExtractor(ABC):
             "model": self.encoder.name,
             "device": str(self.encoder.device),
             "batch_seconds": self.batch_seconds,
-            "threads": self.num_threads,
+            "threads": self.encoder.num_threads,
             "versions": {name: version(name) for name in self.packages},
         }
 
@@ -197,7 +197,8 @@ class BaseExtractor(ABC):
             begun = (Path(out) / STORE_JSON).exists()
         if not begun:  # a store that the disk cannot hold is refused before there is one
             self.check_room(self.forecast(found, out), out)
-            self._choose_threads(found)
+        if not begun or self.config.overwrite:
+            self.choose_threads(found)
         labels = sorted({name for work in found.works for name in work.utterance.labels})
         writer = StoreWriter(
             out,
@@ -217,11 +218,11 @@ class BaseExtractor(ABC):
             writer.abort()
             raise
         # A resumed run makes the batches of the run that began the store, and rounds as it did.
+        recorded = writer.info.get("threads")
+        if self.config.num_threads is None and recorded not in (None, self.encoder.num_threads):
+            self._use_threads(recorded)
         if self.config.seconds_of_batch is None:
             self.batch_seconds = writer.info.get("batch_seconds", self.batch_seconds)
-        recorded = writer.info.get("threads")
-        if self.config.num_threads is None and self.num_threads and recorded:
-            self.num_threads = min(self.num_threads, recorded)
         return writer
 
     def run(
@@ -251,18 +252,17 @@ class BaseExtractor(ABC):
                 shard_seconds=self.medium.shard_seconds,
             )
             num_readers = self.num_readers(found, writer.done)
-            with torch_threads(self.num_threads):
-                summary = Run(
-                    self.encoder,
-                    self.config,
-                    plan,
-                    found,
-                    writer,
-                    medium=self.medium,
-                    num_readers=num_readers,
-                    observer=observer,
-                    stop=self.stop,
-                ).run()
+            summary = Run(
+                self.encoder,
+                self.config,
+                plan,
+                found,
+                writer,
+                medium=self.medium,
+                num_readers=num_readers,
+                observer=observer,
+                stop=self.stop,
+            ).run()
         summary.failed = len(writer.failed)
         return summary
 

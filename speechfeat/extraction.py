@@ -20,6 +20,7 @@ from speechfeat.planning import Survey, Work, survey
 from speechfeat.store import Store
 from speechfeat.store_directory import Done
 from speechfeat.store_writer import StoreWriter
+from speechfeat.threads import default_readers
 from speechfeat.types import Utterance
 
 # The length by a header and that of the decoded samples may differ by a codec's frame.
@@ -58,7 +59,7 @@ class Extractor(BaseExtractor):
 
     def survey(self, utterances: Sequence[Utterance]) -> Survey:
         """Read the headers of the recordings; see `planning.survey`."""
-        return survey(utterances, num_workers=max(4, self.config.num_workers or 0))
+        return survey(utterances, num_workers=max(4, self.config.num_workers or default_readers()))
 
     def definition(self) -> dict[str, Any]:
         """The frame grid, and how recordings are read and cut."""

@@ -61,7 +61,7 @@ class RecordingMedium:
         audio = read_audio(utterance.path, rate, utterance.channel, utterance.start, utterance.duration)
         if not utterance.copy or self._augmentation is None:
             return audio
-        from speechfeat.augmentation import augmented_copy  # scipy.signal takes a while to import
+        from speechfeat.augmentation import augmented_copy  # its scipy.signal takes a while to import
 
         return audio._replace(samples=augmented_copy(audio.samples, utterance, self._augmentation, rate))
 

@@ -42,6 +42,7 @@ def extract_found(extractor: "BaseExtractor", found: "Survey", options: argparse
 
 
 def _dry_run(extractor: "BaseExtractor", found: "Survey", options: argparse.Namespace) -> int:
+    extractor.choose_threads(found)
     forecast = extractor.forecast(found, options.out)
     seconds = extractor.expected_seconds(found)
     tell_forecast(extractor, forecast, found, seconds, extractor.num_readers(found))
@@ -113,7 +114,9 @@ def tell_forecast(
 
 def _grid_words(extractor: "BaseExtractor", num_readers: int) -> str:
     encoder, batch = extractor.encoder, f"{extractor.batch_seconds:g}"
-    threads = "" if extractor.num_threads is None else f" ({extractor.num_threads} threads)"
+    count, streams = encoder.num_threads, encoder.num_streams
+    side_by_side = f" for each of {streams} utterances" if streams > 1 else ""
+    threads = "" if count is None else f" ({count} thread{'s' * (count > 1)}{side_by_side})"
     device = f"{encoder.dtype} on {encoder.device}{threads}"
     if extractor.medium.measure is not HOURS:
         chunking = extractor.medium.chunking

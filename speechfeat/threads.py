@@ -3,8 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -29,26 +28,21 @@ def is_worth_measuring(encoder: "BaseEncoder", seconds: float) -> bool:
     return seconds > WORTH * encoder.probe_cost
 
 
-def default_threads(encoder: "BaseEncoder") -> int | None:
-    """Those that torch takes for products on a CPU; None for an encoder elsewhere."""
-    return torch.get_num_threads() if encoder.device.type == "cpu" else None
-
-
-def fastest_threads(encoder: "BaseEncoder") -> tuple[int, float]:
-    """The number of threads that an encoder on a CPU is fastest with, of torch's, half of them, a quarter and so on.
+def fastest_threads(encoder: "BaseEncoder") -> float:
+    """Give an encoder on a CPU the threads for an utterance that it is fastest with: all, half of them, a quarter ...
 
     Returns:
-        The number, and seconds of input that the encoder runs on in a second.
+        Seconds of input that the encoder runs on in a second.
     """
+    speeds: dict[int, float] = {}
     threads = torch.get_num_threads()
-    speed = encoder.measure_speed()
-    while threads > 1:
-        with torch_threads(threads // 2):
-            other = encoder.measure_speed()
-        if other <= speed:
-            break
-        threads, speed = threads // 2, other
-    return threads, speed
+    while threads and (not speeds or speeds[2 * threads] >= max(speeds.values())):
+        encoder.use_threads(threads)
+        speeds[threads] = encoder.measure_speed()
+        threads //= 2
+    best = max(speeds, key=speeds.__getitem__)
+    encoder.use_threads(best)
+    return speeds[best]
 
 
 def enough_readers(encoder: "BaseEncoder", medium: Medium, works: Sequence[Work], speed: float) -> int:
@@ -60,6 +54,8 @@ def enough_readers(encoder: "BaseEncoder", medium: Medium, works: Sequence[Work]
         works: the utterances.
         speed: seconds of input that the encoder runs on in a second.
     """
+    # Of those that are read quickly: a recording of an hour is not read for this.
+    works = [work for work in works if work.seconds <= medium.chunking.above]
     seconds, needed = 0.0, 0.0
     for work in works[:: max(1, len(works) // NUM_READ)][:NUM_READ]:
         began = time.perf_counter()
@@ -76,15 +72,3 @@ def enough_readers(encoder: "BaseEncoder", medium: Medium, works: Sequence[Work]
 def default_readers() -> int:
     """Readers of a run that is not measured for: one a core."""
     return min(MOST_READERS, os.cpu_count() or 1)
-
-
-@contextmanager
-def torch_threads(count: int | None) -> Iterator[None]:
-    """So many threads for torch's products; None changes nothing."""
-    before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -30,6 +30,8 @@ LAYERS = [
     ["streaming", "recordings", "texts"],
     [
         "encoders.catalog",
+        "encoders.thread_state",
+        "encoders.streams",
         "encoders.masking",
         "encoders.modules",
         "encoders.taps",

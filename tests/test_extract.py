@@ -266,7 +266,7 @@ def test_a_long_recording_is_cut_and_joined(checkpoint: Path, tmp_path: Path) ->
         (["a" * 5000], r"no such input.*too long"),
         ([".", "--batch-seconds", "inf"], "batch_seconds=inf"),
         ([".", "--device", "cuda:99"], "device='cuda:99' is not available"),
-        ([".", "--dtype", "int8"], "dtype='int8' is not known"),
+        ([".", "--dtype", "int4"], "dtype='int4' is not known"),
         ([".", "--channel", "left"], "--channel 'left' is not known"),
         ([".", "--batch-seconds", "-1"], "batch_seconds=-1"),
         ([".", "--pool", "none", "--no-frames"], "would store nothing"),

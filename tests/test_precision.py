@@ -47,7 +47,7 @@ def test_products_by_onednn_in_half_precision_are_those_under_autocast() -> None
 
 @pytest.mark.skipif(not has_int8(CPU), reason="this CPU has no products of int8")
 @pytest.mark.parametrize("bias", [True, False])
-def test_int8_is_near_float32_and_learns_as_before(bias: bool) -> None:
+def test_int8_is_near_float32(bias: bool) -> None:
     torch.manual_seed(0)
     layer = nn.Linear(128, 96, bias=bias)
     inputs = torch.randn(2, 40, 128)
@@ -55,9 +55,10 @@ def test_int8_is_near_float32_and_learns_as_before(bias: bool) -> None:
     engine = torch.backends.quantized.engine
     to_int8(layer)
     assert torch.backends.quantized.engine == engine
-    assert torch.equal(layer(inputs), expected)
     with torch.inference_mode():
         found = layer(inputs)
+        broken = layer(torch.full((1, 128), torch.nan))
+    assert broken.isnan().all()
     assert 0 < (found - expected).square().mean().sqrt() / expected.std() < 0.02
 
 

@@ -1,6 +1,8 @@
 """How many threads encode and read: chosen by what they take, kept by a store, told by the command."""
 
+import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,41 +13,90 @@ import torch
 
 import speechfeat as sf
 from speechfeat import threads
+from speechfeat.encoders.streams import Streams, torch_threads
 from speechfeat.errors import AudioError
 from speechfeat.extract import main
 from speechfeat.planning import Work
 from speechfeat.store import Store
 from speechfeat.types import Audio, Utterance
+from tests.families import CASES
+from tests.families.case import Case, speech_like
 
 FOUR = 4
 
 
 @pytest.fixture(autouse=True)
 def _four_threads() -> Any:
-    with threads.torch_threads(FOUR):
+    with torch_threads(FOUR):
         yield
 
 
 class Probed:
-    """An encoder whose speed depends on torch's threads."""
-
-    probe_cost = 1.0
-    device = torch.device("cpu")
+    """An encoder whose speed depends on the threads that it takes for an utterance."""
 
     def __init__(self, speeds: dict[int, float]) -> None:
         self.speeds = speeds
+        self.threads = 0
+
+    def use_threads(self, count: int) -> None:
+        self.threads = count
 
     def measure_speed(self) -> float:
-        return self.speeds[torch.get_num_threads()]
+        return self.speeds[self.threads]
 
 
 @pytest.mark.parametrize(
     ("speeds", "expected"),
-    [({4: 9.0, 2: 8.0}, (4, 9.0)), ({4: 9.0, 2: 11.0, 1: 10.0}, (2, 11.0)), ({4: 1.0, 2: 2.0, 1: 3.0}, (1, 3.0))],
+    [({4: 9.0, 2: 8.0}, 4), ({4: 9.0, 2: 11.0, 1: 10.0}, 2), ({4: 1.0, 2: 2.0, 1: 3.0}, 1)],
 )
-def test_fewer_threads_are_taken_while_they_are_faster(speeds: dict, expected: tuple) -> None:
-    assert threads.fastest_threads(Probed(speeds)) == expected  # type: ignore[arg-type]
+def test_fewer_threads_are_taken_while_they_are_faster(speeds: dict, expected: int) -> None:
+    encoder = Probed(speeds)
+    assert threads.fastest_threads(encoder) == speeds[expected]  # type: ignore[arg-type]
+    assert encoder.threads == expected
+
+
+def test_tasks_side_by_side_keep_their_order_and_tell_the_first_error() -> None:
+    streams = Streams(1, 3)
+    meeting = threading.Barrier(3, timeout=20)
+
+    def meet(number: int) -> tuple[int, int]:
+        meeting.wait()
+        return number, torch.get_num_threads()
+
+    assert streams.run([partial(meet, number) for number in range(3)]) == [(0, 1), (1, 1), (2, 1)]
     assert torch.get_num_threads() == FOUR
+    ended = []
+
+    def fail(number: int) -> None:
+        ended.append(number)
+        raise ValueError(number)
+
+    with pytest.raises(ValueError, match="0"):
+        streams.run([partial(fail, number) for number in range(5)])
+    assert sorted(ended) == [0, 1, 2, 3, 4]
+
+
+REENTRANT = [case for case in CASES if case.encoder("all").backbone.is_reentrant]
+
+
+@pytest.mark.parametrize("case", REENTRANT, ids=lambda case: case.name)
+def test_utterances_side_by_side_are_what_they_are_alone(case: Case) -> None:
+    clips = speech_like(*[4000 + 777 * number for number in range(12)])
+    encoder = case.encoder("all")
+    encoder.use_threads(1)
+    assert encoder.num_streams == FOUR
+    inputs, counts = [encoder.prepare(clip) for clip in clips], [len(clip) for clip in clips]
+    alone = [encoder.encode_prepared([one], [count])[0] for one, count in zip(inputs, counts, strict=True)]
+    for _ in range(3):
+        for found, expected in zip(encoder.encode_prepared(inputs, counts), alone, strict=True):
+            assert np.array_equal(found, expected)
+
+
+def test_encoders_that_keep_something_run_one_utterance_at_a_time() -> None:
+    (case,) = [case for case in CASES if case.name.startswith("Wav2Vec2Conformer rotary group")]
+    encoder = case.encoder()
+    encoder.use_threads(1)
+    assert (encoder.num_threads, encoder.num_streams) == (1, 1)
 
 
 class Slow:
@@ -92,16 +143,33 @@ def test_a_resumed_run_rounds_as_the_one_that_began(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("speechfeat.threads.WORTH", 0)
-    monkeypatch.setattr("speechfeat.extracting.fastest_threads", lambda _encoder: (2, 100.0))
-    encoder = sf.load_encoder("logmel")
-    sf.extract_features(corpus, tmp_path / "out", encoder)
-    assert Store(tmp_path / "out").info["threads"] == 2
-    again = sf.Extractor(encoder)
-    again.open(tmp_path / "out", again.survey(again.discover(corpus))).abort()
-    assert again.num_threads == 2
-    asked = sf.Extractor(encoder, sf.ExtractConfig(num_threads=3))
-    asked.open(tmp_path / "out", asked.survey(asked.discover(corpus))).abort()
-    assert asked.num_threads == 3
+    tried = []
+
+    def choose(encoder: sf.Encoder) -> float:
+        tried.append(encoder)
+        encoder.use_threads(2)
+        return 100.0
+
+    monkeypatch.setattr("speechfeat.extracting.fastest_threads", choose)
+
+    def threads_of(config: sf.ExtractConfig | None = None) -> int | None:
+        extractor = sf.Extractor(sf.load_encoder("logmel"), config)
+        extractor.open(tmp_path / "out", extractor.survey(extractor.discover(corpus))).abort()
+        return extractor.encoder.num_threads
+
+    sf.extract_features(corpus, tmp_path / "out", sf.load_encoder("logmel"))
+    assert Store(tmp_path / "out").info["threads"] == 2 and len(tried) == 1
+    assert threads_of() == 2 and len(tried) == 1
+    assert threads_of(sf.ExtractConfig(num_threads=3)) == 3 and len(tried) == 1
+    assert threads_of(sf.ExtractConfig(overwrite=True)) == 2 and len(tried) == 2
+
+
+def test_long_recordings_are_not_read_to_see_how_long_that_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads.os, "cpu_count", lambda: 8)
+    long = [Work(Utterance("long", "long"), 3600.0, 1)]
+    refusing = Slow(0.0)
+    monkeypatch.setattr(refusing, "read", lambda _work: pytest.fail("was read"))
+    assert threads.enough_readers(sf.load_encoder("logmel"), refusing, long, speed=1.0) == 8  # type: ignore[arg-type]
 
 
 def test_the_command_tells_and_takes_both_numbers(

@@ -59,6 +59,9 @@ class Backbone:
         inner = len(grid.stages) if input_stages is None else input_stages
         self.padding = Padding(grid.stages[len(grid.stages) - inner :])
 
+    # Whether several threads may run the module at a time: it keeps nothing of an input beyond its forward.
+    is_reentrant = False
+
     def normalize(self, samples: np.ndarray) -> np.ndarray:
         """What the checkpoint's preprocessor does to a whole recording's samples, `[N]` -> `[N]`."""
         return samples

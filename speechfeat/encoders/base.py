@@ -4,7 +4,8 @@ import math
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
+from functools import partial
 from typing import Self
 
 import numpy as np
@@ -15,7 +16,8 @@ from speechfeat.encoders.backbone import Backbone
 from speechfeat.encoders.devices import choose_device, is_out_of_memory
 from speechfeat.encoders.flights import Flight
 from speechfeat.encoders.modules import weight_hash
-from speechfeat.encoders.precision import Precision
+from speechfeat.encoders.precision import INT8, Precision
+from speechfeat.encoders.streams import Streams
 from speechfeat.encoders.taps import LayerTaps
 from speechfeat.errors import AudioError, InputError, ModelError
 from speechfeat.layers import Layers, select_layers
@@ -24,6 +26,8 @@ from speechfeat.types import ALL_FRAMES, Batch, Frames, Hidden, Landed, Wanted
 
 # The rest is left to the allocator's fragments and to others.
 GPU_MEMORY_SHARE = 0.5
+# Weights in the blocks of an encoder whose utterances run side by side.
+SMALL = 20_000_000
 
 
 class BaseEncoder:
@@ -74,6 +78,9 @@ class BaseEncoder:
         backbone.module.to(self.device)
         if self.precision.name != "float32" or self.device.type == "cpu":
             backbone.accelerate(self.device)
+        self._streams = Streams()
+        if self._is_small():
+            self.use_threads(1)
         self._taps = LayerTaps(backbone.blocks, backbone.final_norm, self.selection, backbone.layout)
         self.dim = self._measure_dim()
 
@@ -85,6 +92,28 @@ class BaseEncoder:
     def dtype(self) -> str:
         """Name of the dtype of the matrix products."""
         return self.precision.name
+
+    def _is_small(self) -> bool:
+        """Whether utterances are best run side by side on a CPU, each on one thread."""
+        size = sum(one.numel() for block in self.backbone.blocks for one in block.parameters())
+        return self.device.type == "cpu" and self.backbone.is_reentrant and size < SMALL
+
+    @property
+    def num_streams(self) -> int:
+        """Utterances that run side by side."""
+        return self._streams.count
+
+    @property
+    def num_threads(self) -> int | None:
+        """Of torch for the products of an utterance on a CPU; None on another device."""
+        return (self._streams.threads or torch.get_num_threads()) if self.device.type == "cpu" else None
+
+    def use_threads(self, count: int) -> None:
+        """Take so many of torch's threads for an utterance on a CPU, and run as many side by side as there are for."""
+        if self.device.type == "cpu":
+            self._streams = Streams(
+                count, max(1, torch.get_num_threads() // count) if self.backbone.is_reentrant else 1
+            )
 
     def _measure_dim(self) -> int:
         probe = self._probe(0.5)
@@ -152,10 +181,20 @@ class BaseEncoder:
         Raises:
             InputError: as `encode_prepared` does.
         """
-        if self.backbone.pads and (self.pads_on_cpu or self.device.type != "cpu"):
-            return self._launch_padded(inputs, num_samples, wanted)
-        alone = (self._launch_padded([one], [count], wanted) for one, count in zip(inputs, num_samples, strict=True))
-        return [flight for flights in alone for flight in flights]
+        # Inputs are brought to int8 by the largest of a batch: with others they would not be what they are alone.
+        pads_here = self.device.type != "cpu" or (self.pads_on_cpu and self.dtype != INT8)
+        if self.backbone.pads and pads_here:
+            tasks = [partial(self._launch_padded, inputs, num_samples, wanted)]
+        else:
+            pairs = zip(inputs, num_samples, strict=True)
+            tasks = [partial(self._launch_padded, [one], [count], wanted) for one, count in pairs]
+        began = time.perf_counter()
+        flights = [flight for some in self._streams.run(tasks) for flight in some]
+        if self._streams.count > 1:  # what ran side by side took less time than all of it
+            share = (time.perf_counter() - began) / sum(flight.seconds for flight in flights)
+            for flight in flights:
+                flight.seconds *= share
+        return flights
 
     def out_of_memory(self, num_samples: int) -> InputError:
         """The error of an input of `num_samples` samples that does not fit into the memory even by itself."""
@@ -204,7 +243,8 @@ class BaseEncoder:
         """
         num_frames = tuple(self.num_frames(count) for count in batch.num_samples)
         trains = torch.is_grad_enabled() and any(one.requires_grad for one in self.backbone.module.parameters())
-        with self._lock, torch.set_grad_enabled(trains), ExitStack() as stack:
+        lock = nullcontext() if self.backbone.is_reentrant else self._lock
+        with lock, torch.set_grad_enabled(trains), ExitStack() as stack:
             for context in self.precision.contexts(self.device):
                 stack.enter_context(context)
             self.backbone.padding.set(batch.sizes, batch.inputs.shape[1])
@@ -224,7 +264,8 @@ class BaseEncoder:
     def default_batch_seconds(self) -> float:
         """Audio in a batch that suits the device and its free memory; on a CPU it is only what is read together."""
         if self.device.type != "cuda":
-            return self.cpu_batch_seconds
+            # Of several streams some have nothing to do at the end of a batch.
+            return self.cpu_batch_seconds * (1 if self.num_streams == 1 else 2 * self.num_streams)
         if self._bytes_per_second is None:
             torch.cuda.reset_peak_memory_stats(self.device)
             before = torch.cuda.memory_allocated(self.device)
@@ -252,8 +293,8 @@ class BaseEncoder:
 
     @property
     def _num_probes(self) -> int:
-        """A GPU is slow on little."""
-        return 2 if self.device.type == "cpu" else 16
+        """A GPU is slow on little, and streams want something to do."""
+        return 2 * self.num_streams if self.device.type == "cpu" else 16
 
     def describe(self) -> dict[str, object]:
         """What decides the features, for a store's configuration; the name of a model does not."""

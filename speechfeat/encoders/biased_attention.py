@@ -161,7 +161,7 @@ class BlockedGatedAttention(nn.Module):
     ) -> tuple[Tensor, Tensor | None, Tensor]:
         """As `GatedBiasAttention.forward`; with a mask, or for gradients, the stock module runs."""
         stock: Any = self
-        if attention_mask is not None or torch.is_grad_enabled():
+        if attention_mask is not None or torch.is_grad_enabled() or self.training:
             return super().forward(hidden_states, attention_mask, position_bias, **options)
         count, length, _ = hidden_states.shape
         bias = stock.compute_bias(length, length).contiguous() if position_bias is None else position_bias

@@ -10,11 +10,22 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from speechfeat.encoders.thread_state import ThreadState
 from speechfeat.units import Stage
 
 
+class _InFlight(ThreadState):
+    """Of one thread: whether its batch is padded, the lengths at every depth, and masks made of them."""
+
+    padded = False
+    lengths: tuple[list[int], ...] = ()
+
+    def __init__(self) -> None:
+        self.masks: dict[tuple, Tensor] = {}
+
+
 class Padding:
-    """The valid lengths of the batch in flight, shared by the hooks of one encoder.
+    """The valid lengths of the batch in flight, of each thread its own, shared by the hooks of one encoder.
 
     Args:
         stages: the windows between the model's inputs and its blocks.
@@ -22,29 +33,32 @@ class Padding:
 
     def __init__(self, stages: Sequence[Stage]) -> None:
         self.stages = tuple(stages)
-        self.padded = False
-        self._lengths: list[list[int]] = []
-        self._masks: dict[tuple, Tensor] = {}
+        self._in_flight = _InFlight()
 
     def set(self, sizes: Sequence[int], width: int) -> None:
         """Announce a batch: `sizes` valid inputs of the first stage, padded to `width`."""
-        self.padded = any(size != width for size in sizes)
-        self._lengths = [list(sizes)]
+        lengths = [list(sizes)]
         for stage in self.stages:
-            self._lengths.append([stage.count(length) for length in self._lengths[-1]])
-        self._masks = {}
+            lengths.append([stage.count(length) for length in lengths[-1]])
+        state = self._in_flight
+        state.padded, state.lengths, state.masks = any(size != width for size in sizes), tuple(lengths), {}
+
+    @property
+    def padded(self) -> bool:
+        """Whether some inputs of the batch are shorter than it is wide."""
+        return self._in_flight.padded
 
     def lengths(self, depth: int = -1) -> list[int]:
         """Valid lengths after the first `depth` stages; -1 means after all of them."""
-        return self._lengths[depth]
+        return self._in_flight.lengths[depth]
 
     def mask(self, width: int, device: torch.device, depth: int = -1) -> Tensor:
         """True where valid, `[B, width]`, after the first `depth` stages."""
-        key = (width, device, depth)
-        if key not in self._masks:
+        masks, key = self._in_flight.masks, (width, device, depth)
+        if key not in masks:
             lengths = torch.tensor(self.lengths(depth)).to(device, non_blocking=True)
-            self._masks[key] = torch.arange(width, device=device) < lengths[:, None]
-        return self._masks[key]
+            masks[key] = torch.arange(width, device=device) < lengths[:, None]
+        return masks[key]
 
 
 class MaskedGroupNorm(nn.Module):

@@ -30,6 +30,7 @@ class FastConformerBackbone(Backbone):
 
     def __init__(self, encoder: PreTrainedModel, feature_extractor: object) -> None:
         self.feature_extractor = feature_extractor
+        self.is_reentrant = isinstance(encoder, ParakeetEncoder)
         mel = _mel_stage(feature_extractor)
         subsampling = _subsampling_stages(encoder)
         super().__init__(

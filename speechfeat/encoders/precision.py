@@ -117,15 +117,17 @@ class OneDnnLinear(nn.Linear):
 class Int8Linear(nn.Linear):
     """A linear layer on a CPU with weights in int8, a scale for each output; inputs are rounded to 8 bits, too.
 
-    Where gradients are wanted the stock layer runs on the weights as they were.
+    Inputs share one scale: what is encoded together changes what each gives. Training would change the weights that it
+    was made of and not those that it runs on.
     """
 
     packed: Any
 
     def forward(self, inputs: Tensor) -> Tensor:
         """As the stock layer, to 8 bits of the largest input; float32."""
-        if torch.is_grad_enabled():
-            return super().forward(inputs)
+        # What is not finite has no scale; it is passed on for the run to tell of.
+        if torch.is_grad_enabled() or not inputs.isfinite().all():
+            return super().forward(inputs.to(self.weight.dtype)).float()
         return torch.ops.quantized.linear_dynamic(inputs.float(), self.packed, False)
 
 

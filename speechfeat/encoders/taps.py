@@ -5,12 +5,22 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from speechfeat.encoders.thread_state import ThreadState
 from speechfeat.errors import ModelError
 from speechfeat.layers import Selection
 
 
 class _DeepestReached(Exception):  # noqa: N818 - control flow, not an error
     """Raised inside the forward pass when nothing beyond is wanted."""
+
+
+class _Taken(ThreadState):
+    """Of one thread: whether it runs, and the states that it has met."""
+
+    running = False
+
+    def __init__(self) -> None:
+        self.states: dict[int, Tensor] = {}
 
 
 class LayerTaps:
@@ -35,10 +45,9 @@ class LayerTaps:
     ) -> None:
         self.selection = selection
         self.layout = layout
-        self._states: dict[int, Tensor] = {}
         self._has_blocks = len(blocks) > 0
         # The hooks do nothing outside of `run`.
-        self._running = False
+        self._taken = _Taken()
         for index in sorted(set(selection.indices)):
             if index == 0 and blocks:
                 blocks[0].register_forward_pre_hook(self._before_first, with_kwargs=True)
@@ -52,8 +61,8 @@ class LayerTaps:
 
     def run(self, forward: Callable[[], object]) -> Tensor:
         """States of the layers asked for during `forward`, `[B, L, T, D]`."""
-        self._states = {}
-        self._running = True
+        taken = self._taken
+        taken.states, taken.running = {}, True
         try:
             result = forward()
         except _DeepestReached:
@@ -61,14 +70,14 @@ class LayerTaps:
         else:
             # A model without blocks is its own layer 0.
             if isinstance(result, Tensor) and not self._has_blocks:
-                self._states[0] = result
+                taken.states[0] = result
         finally:
-            self._running = False
-        missing = [index for index in self.selection.indices if index not in self._states]
+            taken.running = False
+        missing = [index for index in self.selection.indices if index not in taken.states]
         if missing:
             raise ModelError(f"layers {missing} were never reached: the model does not run these blocks in order")
-        states = [self._standard(self._states[index]) for index in self.selection.indices]
-        self._states = {}
+        states = [self._standard(taken.states[index]) for index in self.selection.indices]
+        taken.states = {}
         dims = [state.shape[1:] for state in states]
         if len(set(dims)) > 1:
             raise ModelError(
@@ -88,7 +97,8 @@ class LayerTaps:
         return hook
 
     def _record(self, index: int, output: object) -> None:
-        if not self._running:
+        taken = self._taken
+        if not taken.running:
             return
         state = getattr(output, "last_hidden_state", output)
         if isinstance(state, tuple | list):
@@ -96,10 +106,10 @@ class LayerTaps:
         if not isinstance(state, Tensor):
             raise ModelError(f"layer {index} gives {type(state).__name__} where a tensor was expected")
         if index == self.selection.deepest:
-            self._states[index] = state
+            taken.states[index] = state
             raise _DeepestReached
         # A later block may write into its input.
-        self._states[index] = state.clone()
+        taken.states[index] = state.clone()
 
     def _standard(self, state: Tensor) -> Tensor:
         """To `[B, T, D]`, every axis that is neither B nor T folded into D."""

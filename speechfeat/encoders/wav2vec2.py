@@ -85,6 +85,8 @@ class WaveformBackbone(SampleBackbone):
             final_norm=encoder.layer_norm if _norm_is_last(model) else None,
         )
         self.normalize_eps = normalize_eps
+        # Those of other types keep positions from one forward for the next.
+        self.is_reentrant = config.model_type in (*PACKED, "wavlm")
         self._close_leaks(model, num_convs=len(config.conv_kernel), squeezed=squeeze > 1)
 
     def _close_leaks(self, model: PreTrainedModel, num_convs: int, squeezed: bool) -> None:

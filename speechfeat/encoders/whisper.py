@@ -44,6 +44,8 @@ class WhisperBackbone(Backbone):
         short_window: whether the blocks see the utterance alone rather than the whole window.
     """
 
+    is_reentrant = True
+
     def __init__(self, encoder: PreTrainedModel, extractor: WhisperFeatureExtractor, short_window: bool) -> None:
         grid = FrameGrid(extractor.sampling_rate, (_mel_stage(extractor), *map(_stage, (encoder.conv1, encoder.conv2))))
         super().__init__(
