@@ -53,6 +53,27 @@ class ChannelsLastLayer(nn.Module):
         return _norm(multiply(stock.conv, states), norm, stock.activation)
 
 
+class ChannelsLastConvolution(nn.Module):
+    """The convolution module of a FastConformer, whose states stay `[B, T, C]`."""
+
+    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Run it, `[B, T, C]` -> `[B, T, C]`; with a mask, or for training, as before."""
+        stock: Any = self
+        norm = stock.norm
+        if attention_mask is not None or torch.is_grad_enabled() or self.training:
+            return super().forward(hidden_states, attention_mask)
+        states = F.glu(_pointwise(stock.pointwise_conv1, hidden_states), dim=-1)
+        states = convolve(stock.depthwise_conv, states.transpose(1, 2)).transpose(1, 2)
+        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        states = stock.activation((states - norm.running_mean) * scale + norm.bias)
+        return _pointwise(stock.pointwise_conv2, states)
+
+
+def _pointwise(conv: nn.Conv1d, states: Tensor) -> Tensor:
+    """A convolution of one frame, `[B, T, C]` -> `[B, T, C']`."""
+    return _product(states, conv.weight[..., 0], conv.bias, conv.weight.dtype, None)
+
+
 def to_channels_last(layer: nn.Module) -> None:
     """Change a convolution, or a layer of a front end, in place."""
     change_class(layer, ChannelsLastConv if isinstance(layer, nn.Conv1d) else ChannelsLastLayer)

@@ -13,9 +13,12 @@ from torch import Tensor, nn
 from transformers import AutoModel, LasrFeatureExtractor, ParakeetEncoder, PretrainedConfig, PreTrainedModel
 
 from speechfeat.encoders.backbone import Backbone
-from speechfeat.encoders.biased_attention import ParakeetAttention
+from speechfeat.encoders.biased_attention import BlockedRelativeAttention, ParakeetAttention
+from speechfeat.encoders.channels_last import ChannelsLastConvolution
 from speechfeat.encoders.compiling import fuse_blocks
 from speechfeat.encoders.masking import attend_somewhere
+from speechfeat.encoders.modules import change_class
+from speechfeat.encoders.precision import prefers_onednn
 from speechfeat.encoders.time_major import TimeMajorConvolution
 from speechfeat.units import FrameGrid, Stage
 
@@ -61,14 +64,28 @@ class FastConformerBackbone(Backbone):
         return self.module(inputs, attention_mask=self.mask(inputs), **self.options)
 
     def accelerate(self, device: torch.device) -> None:
-        """On a GPU fused attention, convolutions on `[B, T, C]`, compiled blocks, for Parakeet's own."""
-        if device.type == "cpu" or not isinstance(self.module, ParakeetEncoder):
+        """Convolutions on `[B, T, C]` and faster attention, on a GPU compiled blocks; for Parakeet's own."""
+        if not isinstance(self.module, ParakeetEncoder):
+            return
+        if device.type == "cpu":
+            self._accelerate_on_cpu(device)
             return
         for block in self.blocks:
             convs: Any = block.conv
             block.conv = TimeMajorConvolution(convs, convs.norm, self.padding)
             block.self_attn = ParakeetAttention(block.self_attn, self.padding)
         fuse_blocks(self.blocks)
+
+    def _accelerate_on_cpu(self, device: torch.device) -> None:
+        if not prefers_onednn(device, self.module.subsampling.linear.weight.dtype):
+            return
+        for layer in self.module.subsampling.layers:
+            if isinstance(layer, nn.ReLU):  # on states of which a copy takes as long
+                layer.inplace = True
+        for block in self.module.layers:
+            change_class(block.self_attn, BlockedRelativeAttention)
+            if isinstance(block.conv.norm, nn.BatchNorm1d):
+                change_class(block.conv, ChannelsLastConvolution)
 
 
 def _mel_stage(feature_extractor: object) -> Stage:

@@ -75,7 +75,7 @@ class Precision:
             if nn.utils.parametrize.is_parametrized(layer, "weight"):
                 nn.utils.parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
         half = self.dtype != torch.float32
-        takes_onednn = has_onednn(device, self.dtype) if half else has_slow_mkl(device)
+        takes_onednn = prefers_onednn(device, self.dtype)
         for layer in module.modules():
             if self.name == INT8 and type(layer) is nn.Linear and min(layer.weight.shape) >= LEAST_INT8:
                 to_int8(layer)
@@ -161,6 +161,11 @@ def has_onednn(device: torch.device, dtype: torch.dtype) -> bool:
         return False
     checks = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
     return dtype not in checks or getattr(torch.ops.mkldnn, checks[dtype])()
+
+
+def prefers_onednn(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether oneDNN is called for linear layers without a detour."""
+    return has_slow_mkl(device) if dtype == torch.float32 else has_onednn(device, dtype)
 
 
 def has_slow_mkl(device: torch.device) -> bool:
