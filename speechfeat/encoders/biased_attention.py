@@ -121,7 +121,8 @@ class BlockedRelativeAttention(nn.Module):
         stock: Any = self
         is_plain = attention_mask is None and stock.num_key_value_groups == 1
         if not is_plain or torch.is_grad_enabled() or self.training:
-            return super().forward(hidden_states, position_embeddings, attention_mask, **options)
+            given = {"position_embeddings": position_embeddings, "attention_mask": attention_mask}
+            return super().forward(hidden_states, **given, **options)
         count, length, _ = hidden_states.shape
         query, key, value = (
             layer(hidden_states).view(count, length, -1, stock.head_dim).transpose(1, 2)
