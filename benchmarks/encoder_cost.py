@@ -2,10 +2,11 @@
 
     python -m benchmarks.encoder_cost -m MODEL [-m MODEL ...] [--seconds 5] [--rounds 7] [--layers penultimate]
 
-Utterances of one length go in one at a time, as arrays; front end and encoder are timed, decoding is not. The models
-run in turns within each round, so that a busy machine disturbs all alike; the figures are medians over the rounds, and
-the ratio is to the first model, in the same setting. A Whisper model is timed with its window of 30 s, as transformers
-runs it, and with windows of the utterance's own length (`--short-window`).
+Utterances of one length go in as arrays, as many at a time as there are cores, so that small encoders can run them side
+by side; front end and encoder are timed, decoding is not. The models run in turns within each round, so that a busy
+machine disturbs all alike; the figures are medians over the rounds, and the ratio is to the first model, in the same
+setting. A Whisper model is timed with its window of 30 s, as transformers runs it, and with windows of the utterance's
+own length (`--short-window`).
 """
 
 import argparse
@@ -56,17 +57,17 @@ def bytes_on_disk(name: str) -> int:
     return sum(file.stat().st_size for file in Path(spec.source if spec else name).glob("*.safetensors"))
 
 
-def measure(models: Sequence[Model], seconds: float, rounds: int) -> list[float]:
+def measure(models: Sequence[Model], seconds: float, rounds: int, cores: int) -> list[float]:
     """Times real time, the median over the rounds, of each model."""
     times: list[list[float]] = [[] for _ in models]
     for number in range(rounds + 1):
         for model, spent in zip(models, times, strict=True):
-            samples = 0.1 * np.random.default_rng(number).standard_normal(round(16000 * seconds), np.float32)
+            samples = 0.1 * np.random.default_rng(number).standard_normal((cores, round(16000 * seconds)), np.float32)
             began = time.perf_counter()
-            model.encoder.encode([samples])
+            model.encoder.encode(list(samples))
             if number:  # the first round warms up
                 spent.append(time.perf_counter() - began)
-    return [seconds / statistics.median(spent) for spent in times]
+    return [cores * seconds / statistics.median(spent) for spent in times]
 
 
 def main() -> int:
@@ -79,10 +80,10 @@ def main() -> int:
     print("| model | parameters | MB on disk | dtype | cores | x real time | against the first |")
     print("|---|---|---|---|---|---|---|")
     for dtype in DTYPES:
-        models = open_models(options.models, dtype, options.layers)
         for threads in THREADS:
             torch.set_num_threads(threads)
-            speeds = measure(models, options.seconds, options.rounds)
+            models = open_models(options.models, dtype, options.layers)
+            speeds = measure(models, options.seconds, options.rounds, threads)
             for model, speed in zip(models, speeds, strict=True):
                 print(
                     f"| {model.name} | {model.parameters / 1e6:.1f} M | {model.size / 1e6:.1f} | {model.encoder.dtype} "
