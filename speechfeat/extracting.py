@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import torch
 
 from speechfeat.config import RunConfig
 from speechfeat.corpus import shard
@@ -77,9 +78,9 @@ class BaseExtractor(ABC):
         self.config = config
         self.medium = medium
         self.stop = threading.Event()
-        self.batch_seconds = config.seconds_of_batch or encoder.default_batch_seconds()
         if config.num_threads is not None:
             encoder.use_threads(config.num_threads)
+        self.batch_seconds = config.seconds_of_batch or encoder.default_batch_seconds()
         self._num_readers = config.num_workers
         self._speed: float | None = None
 
@@ -151,14 +152,8 @@ class BaseExtractor(ABC):
         """Let the encoder take the threads that it is fastest with, where none are asked for and it is worth trying."""
         is_free = self.config.num_threads is None and self.encoder.device.type == "cpu"
         if is_free and is_worth_measuring(self.encoder, self._cost(found, {})):
-            self._use_threads(None, fastest_threads(self.encoder))
-
-    def _use_threads(self, count: int | None, speed: float | None = None) -> None:
-        if count is not None:
-            self.encoder.use_threads(count)
-        self._speed = speed
-        if self.config.seconds_of_batch is None:
-            self.batch_seconds = self.encoder.default_batch_seconds()
+            self._speed = fastest_threads(self.encoder)
+            self.batch_seconds = self.config.seconds_of_batch or self.encoder.default_batch_seconds()
 
     def check_room(self, forecast: Forecast, out: str | os.PathLike) -> None:
         """Refuse a run that the disk cannot hold.
@@ -217,10 +212,11 @@ class BaseExtractor(ABC):
         except StoreError:
             writer.abort()
             raise
-        # A resumed run makes the batches of the run that began the store, and rounds as it did.
+        # A resumed run makes the batches of the run that began the store, and rounds as it did where it has the cores.
         recorded = writer.info.get("threads")
         if self.config.num_threads is None and recorded not in (None, self.encoder.num_threads):
-            self._use_threads(recorded)
+            self.encoder.use_threads(min(recorded, torch.get_num_threads()))
+            self._speed = None
         if self.config.seconds_of_batch is None:
             self.batch_seconds = writer.info.get("batch_seconds", self.batch_seconds)
         return writer
