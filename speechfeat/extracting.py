@@ -150,8 +150,8 @@ class BaseExtractor(ABC):
 
     def choose_threads(self, found: Survey) -> None:
         """Let the encoder take the threads that it is fastest with, where none are asked for and it is worth trying."""
-        is_free = self.config.num_threads is None and self.encoder.device.type == "cpu"
-        if is_free and is_worth_measuring(self.encoder, self._cost(found, {})):
+        on_cpu = self.encoder.device.type == "cpu" and self.encoder.num_weights > 0
+        if on_cpu and self.config.num_threads is None and is_worth_measuring(self.encoder, self._cost(found, {})):
             self._speed = fastest_threads(self.encoder)
             self.batch_seconds = self.config.seconds_of_batch or self.encoder.default_batch_seconds()
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # A run is measured for if it is so many times as long as what is measured on: then choosing takes 3 % of it.
 WORTH = 200
+# What is not faster by so much is not taken: measuring is noisy.
+GAIN = 1.05
 # Readers keep up although the lengths of recordings and the machine vary.
 READING_MARGIN = 1.5
 NUM_READ = 3
@@ -34,15 +36,19 @@ def fastest_threads(encoder: "BaseEncoder") -> float:
     Returns:
         Seconds of input that the encoder runs on in a second.
     """
-    speeds: dict[int, float] = {}
+    best = encoder.num_threads
+    assert best is not None
+    speed = encoder.measure_speed()
     threads = torch.get_num_threads()
-    while threads and (not speeds or speeds[2 * threads] >= max(speeds.values())):
-        encoder.use_threads(threads)
-        speeds[threads] = encoder.measure_speed()
+    while threads:
+        if threads != best:
+            encoder.use_threads(threads)
+            found = encoder.measure_speed()
+            if found > GAIN * speed:
+                best, speed = threads, found
         threads //= 2
-    best = max(speeds, key=speeds.__getitem__)
     encoder.use_threads(best)
-    return speeds[best]
+    return speed
 
 
 def enough_readers(encoder: "BaseEncoder", medium: Medium, works: Sequence[Work], speed: float) -> int:

@@ -36,23 +36,27 @@ class Probed:
 
     def __init__(self, speeds: dict[int, float]) -> None:
         self.speeds = speeds
-        self.threads = 0
+        self.num_threads = FOUR
 
     def use_threads(self, count: int) -> None:
-        self.threads = count
+        self.num_threads = count
 
     def measure_speed(self) -> float:
-        return self.speeds[self.threads]
+        return self.speeds[self.num_threads]
 
 
 @pytest.mark.parametrize(
     ("speeds", "expected"),
-    [({4: 9.0, 2: 8.0}, 4), ({4: 9.0, 2: 11.0, 1: 10.0}, 2), ({4: 1.0, 2: 2.0, 1: 3.0}, 1)],
+    [
+        ({4: 9.0, 2: 8.0, 1: 9.3}, 4),
+        ({4: 9.0, 2: 11.0, 1: 10.0}, 2),
+        ({4: 1.0, 2: 2.0, 1: 3.0}, 1),
+    ],
 )
-def test_fewer_threads_are_taken_while_they_are_faster(speeds: dict, expected: int) -> None:
+def test_other_threads_are_taken_where_they_are_faster(speeds: dict, expected: int) -> None:
     encoder = Probed(speeds)
     assert threads.fastest_threads(encoder) == speeds[expected]  # type: ignore[arg-type]
-    assert encoder.threads == expected
+    assert encoder.num_threads == expected
 
 
 def test_tasks_side_by_side_keep_their_order_and_tell_the_first_error() -> None:
@@ -145,6 +149,8 @@ def test_a_resumed_run_rounds_as_the_one_that_began(
     monkeypatch.setattr("speechfeat.threads.WORTH", 0)
     tried = []
 
+    monkeypatch.setattr(sf.Encoder, "num_weights", 1)
+
     def choose(encoder: sf.Encoder) -> float:
         tried.append(encoder)
         encoder.use_threads(2)
@@ -180,6 +186,6 @@ def test_the_command_tells_and_takes_both_numbers(
     assert "on cpu (3 threads), batches of 30 s, 5 readers" in capsys.readouterr().err
     assert torch.get_num_threads() == FOUR
     assert main([*arguments, "-o", str(tmp_path / "two")]) == 0
-    assert f"on cpu ({FOUR} threads)" in capsys.readouterr().err
+    assert "on cpu (1 thread), batches" in capsys.readouterr().err
     with pytest.raises(sf.ParameterError, match="num_threads=0 must be a number above 0"):
         main([*arguments, "-o", str(tmp_path / "three"), "--threads", "0"])

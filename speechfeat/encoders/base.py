@@ -93,10 +93,15 @@ class BaseEncoder:
         """Name of the dtype of the matrix products."""
         return self.precision.name
 
+    @property
+    def num_weights(self) -> int:
+        """In the blocks that run."""
+        return sum(one.numel() for block in self.backbone.blocks for one in block.parameters())
+
     def _is_small(self) -> bool:
-        """Whether utterances are best run side by side on a CPU, each on one thread."""
-        size = sum(one.numel() for block in self.backbone.blocks for one in block.parameters())
-        return self.device.type == "cpu" and self.backbone.is_reentrant and size < SMALL
+        """Whether one thread is best for an utterance on a CPU: others can run beside it, or nothing is to run."""
+        is_side_by_side = self.backbone.is_reentrant and self.num_weights < SMALL
+        return self.device.type == "cpu" and (is_side_by_side or not self.num_weights)
 
     @property
     def num_streams(self) -> int:

@@ -29,25 +29,27 @@ class Streams:
 
     def run(self, tasks: Sequence[Callable[[], T]]) -> list[T]:
         """What the tasks give, in their order; the first error of one, when all that run have ended."""
-        with torch_threads(self.threads):
-            if self.count == 1:
+        if self.count == 1:
+            with torch_threads(self.threads):
                 return [task() for task in tasks]
-            if self._pool is None:
-                begin = partial(torch.set_num_threads, self.threads or 1)
-                self._pool = ThreadPoolExecutor(self.count, "encode", initializer=begin)
-            futures = [self._pool.submit(task) for task in tasks]
-            errors = [future.exception() for future in futures]
-            if error := next(filter(None, errors), None):
-                raise error
-            return [future.result() for future in futures]
+        if self._pool is None:
+            begin = partial(torch.set_num_threads, self.threads or 1)
+            self._pool = ThreadPoolExecutor(self.count, "encode", initializer=begin)
+        futures = [self._pool.submit(task) for task in tasks]
+        errors = [future.exception() for future in futures]
+        if error := next(filter(None, errors), None):
+            raise error
+        return [future.result() for future in futures]
 
 
 @contextmanager
 def torch_threads(count: int | None) -> Iterator[None]:
     """So many threads for torch's products; None changes nothing."""
     before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
+    if count in (None, before):
+        yield
+        return
+    torch.set_num_threads(count)
     try:
         yield
     finally:
