@@ -26,8 +26,8 @@ from speechfeat.types import ALL_FRAMES, Batch, Frames, Hidden, Landed, Wanted
 
 # The rest is left to the allocator's fragments and to others.
 GPU_MEMORY_SHARE = 0.5
-# Weights in the blocks of an encoder whose utterances run side by side.
-SMALL = 20_000_000
+# Weights of an encoder whose utterances run side by side, where they can.
+SMALL = 25_000_000
 
 
 class BaseEncoder:
@@ -95,8 +95,8 @@ class BaseEncoder:
 
     @property
     def num_weights(self) -> int:
-        """In the blocks that run."""
-        return sum(one.numel() for block in self.backbone.blocks for one in block.parameters())
+        """Of the whole module."""
+        return sum(one.numel() for one in self.backbone.module.parameters())
 
     def _is_small(self) -> bool:
         """Whether one thread is best for an utterance on a CPU: others can run beside it, or nothing is to run."""
@@ -116,9 +116,8 @@ class BaseEncoder:
     def use_threads(self, count: int) -> None:
         """Take so many of torch's threads for an utterance on a CPU, and run as many side by side as there are for."""
         if self.device.type == "cpu":
-            self._streams = Streams(
-                count, max(1, torch.get_num_threads() // count) if self.backbone.is_reentrant else 1
-            )
+            others = torch.get_num_threads() // count if self.backbone.is_reentrant else 1
+            self._streams = Streams(count, max(1, others))
 
     def _measure_dim(self) -> int:
         probe = self._probe(0.5)

@@ -1,7 +1,7 @@
 """Utterances side by side on a CPU, each on some of torch's threads.
 
-The products of a small model are over before several threads have met: `conformer-s` gets through nearly twice as much
-on two cores with a thread for each of two utterances as with both threads for one (`python -m benchmarks.streams`).
+The products of a small model are over before several threads have met: on two cores `conformer-s` gets through more
+with a thread for each of two utterances than with both threads for one (`python -m benchmarks.streams`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -32,11 +32,18 @@ class Streams:
         if self.count == 1:
             with torch_threads(self.threads):
                 return [task() for task in tasks]
+        before = torch.get_num_threads()
         if self._pool is None:
             begin = partial(torch.set_num_threads, self.threads or 1)
             self._pool = ThreadPoolExecutor(self.count, "encode", initializer=begin)
         futures = [self._pool.submit(task) for task in tasks]
-        errors = [future.exception() for future in futures]
+        try:
+            errors = [future.exception() for future in futures]
+        finally:
+            for future in futures:  # of an interrupted run nothing more is begun
+                future.cancel()
+            # What the workers set for themselves is also what torch would give to threads that begin later.
+            torch.set_num_threads(before)
         if error := next(filter(None, errors), None):
             raise error
         return [future.result() for future in futures]
