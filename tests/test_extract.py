@@ -339,10 +339,12 @@ def test_listing_and_dry_run(corpus: Path, checkpoint: Path, tmp_path: Path) -> 
 
 
 def test_the_doctor_measures_with_one_recording_too(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # Of an encoder that sees beyond its frames: those of mfcc are the same on both sides of a seam.
     soundfile.write(corpus / "high.wav", np.random.default_rng(0).uniform(-0.5, 0.5, 44100), 44100)
-    assert doctor.main(["mfcc", "--short-window", "--audio", str(corpus / "high.wav"), "--chunk", "80", "--json"]) == 0
+    assert (
+        doctor.main(["conformer-s", "--short-window", "--audio", str(corpus / "high.wav"), "--chunk", "80", "--json"])
+        == 0
+    )
     found = json.loads(capsys.readouterr().out)
-    # Without a seam it would be null; across one, frames of mfcc see nothing beyond the overlap.
-    assert found["seam"] is not None, "the clip is longer than a chunk"
-    assert 0 <= found["seam"]["worst"] < 1e-5
+    assert found["seam"]["worst"] > 0, "the clip is longer than a chunk"
     assert found["x_real_time"]["float32"] > 0
