@@ -84,11 +84,9 @@ def add_batches(group: argparse._ArgumentGroup, unit: str = "seconds", what: str
     group.add_argument(f"--batch-{unit}", type=float, help=f"padded {what} in a batch (default: from the free memory)")
     group.add_argument("--batch-size", type=int, help="the most utterances in a batch")
     group.add_argument(
-        "-j", "--num-workers", type=int, help="threads that read and prepare (default: one a core; long runs measure)"
+        "-j", "--num-workers", type=int, help="threads that read (default: one a core, measured in long runs)"
     )
-    group.add_argument(
-        "--threads", type=int, help="of an utterance on a CPU; as many utterances as cores allow (default: likewise)"
-    )
+    group.add_argument("--threads", type=int, help="for an utterance on a CPU (default: by size, or measured)")
     group.add_argument("--max-errors", type=int, help="stop when more inputs than this failed (default: never)")
 
 

@@ -44,8 +44,9 @@ def fastest_threads(encoder: "BaseEncoder") -> float:
         if threads != best:
             encoder.use_threads(threads)
             found = encoder.measure_speed()
-            if found > GAIN * speed:
-                best, speed = threads, found
+            if found <= GAIN * speed:  # fewer still could take longer than the run itself
+                break
+            best, speed = threads, found
         threads //= 2
     encoder.use_threads(best)
     return speed

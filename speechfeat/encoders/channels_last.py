@@ -155,8 +155,9 @@ def _product(
     windows: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, activation: nn.Module | None
 ) -> Tensor:
     """Windows `[..., T, K]` times weights `[C, K]`, then the activation: `[..., T, C]`."""
-    extra = (0, -weight.shape[1] % ALIGN)
-    given, weight = F.pad(windows.to(dtype), extra), F.pad(weight, extra).to(dtype)
+    given, weight, extra = windows.to(dtype), weight.to(dtype), -weight.shape[1] % ALIGN
+    if extra:  # padding by nothing copies, too
+        given, weight = F.pad(given, (0, extra)), F.pad(weight, (0, extra))
     bias = None if bias is None else bias.to(dtype)
     outputs = torch.ops.mkldnn._linear_pointwise(given, weight, bias, *(GELU if _is_gelu(activation) else NOTHING))
     return outputs if activation is None or _is_gelu(activation) else activation(outputs)
