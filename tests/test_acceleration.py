@@ -54,6 +54,7 @@ def _for_device(accelerate: Callable, device: str | None) -> Callable:
 @pytest.mark.parametrize("case", ACCELERATED, ids=lambda case: case.name)
 def test_faster_modules_compute_the_same(case: Case, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("speechfeat.encoders.wav2vec2.has_slow_mkl", lambda _device: True)
+    monkeypatch.setattr("speechfeat.encoders.blocked_attention.has_slow_mkl", lambda _device: True)
     monkeypatch.setattr("speechfeat.encoders.parakeet.prefers_onednn", lambda _device, _dtype: True)
     monkeypatch.setattr("speechfeat.encoders.blocked_attention.MIN_FRAMES", 20)
     monkeypatch.setattr("speechfeat.encoders.blocked_attention.BLOCK_SCORES", 1000)

@@ -70,7 +70,7 @@ def test_only_large_linear_layers_are_in_int8() -> None:
 
 
 def test_int8_is_refused_where_it_would_be_slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+    monkeypatch.setattr(precision, "_capabilities", dict)
     with pytest.raises(ParameterError, match="'int8' is for CPUs with AVX-512 VNNI, and cpu is none; use 'auto'"):
         Precision.choose("int8", CPU)
 
@@ -86,13 +86,13 @@ def test_layers_of_onednn_learn_and_run_in_other_precisions() -> None:
         assert layer(inputs.bfloat16()).dtype == torch.bfloat16
 
 
-def test_only_stock_layers_change_and_in_float32_where_mkl_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    for slow, dtype, expected in (
-        (True, "float32", OneDnnLinear),
-        (False, "float32", nn.Linear),
-        (False, "bfloat16", OneDnnLinear),
+def test_only_stock_layers_change_and_in_float32_where_onednn_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    for found, dtype, expected in (
+        ({"avx512_f": True}, "float32", OneDnnLinear),
+        ({"avx512_f": False}, "float32", nn.Linear),
+        ({"avx512_f": False}, "bfloat16", OneDnnLinear),
     ):
-        monkeypatch.setattr(precision, "has_slow_mkl", lambda device, slow=slow: slow)
+        monkeypatch.setattr(precision, "_capabilities", lambda found=found: found)
         module = nn.Sequential(nn.Linear(2, 2), Own(2, 2))
         Precision(dtype).convert(module, CPU)
         assert [type(layer) for layer in module] == [expected, Own]
@@ -109,7 +109,7 @@ def test_only_stock_layers_change_and_in_float32_where_mkl_is_slow(monkeypatch: 
     ],
 )
 def test_mkl_is_slow_on_amd_with_avx512(device: str, found: dict, slow: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
+    monkeypatch.setattr(precision, "_capabilities", lambda: found)
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
     assert precision.has_slow_mkl(torch.device(device)) is slow

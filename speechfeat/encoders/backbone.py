@@ -61,6 +61,8 @@ class Backbone:
 
     # Whether several threads may run the module at a time: it keeps nothing of an input beyond its forward.
     is_reentrant = False
+    # Whether a CPU runs inputs of several lengths about as fast as it runs as many of one length.
+    pads_fast = False
 
     def normalize(self, samples: np.ndarray) -> np.ndarray:
         """What the checkpoint's preprocessor does to a whole recording's samples, `[N]` -> `[N]`."""

@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 import torch
 
-from speechfeat.batching import pad
+from speechfeat.batching import pad, plan_groups
 from speechfeat.encoders.backbone import Backbone
 from speechfeat.encoders.devices import choose_device, is_out_of_memory
 from speechfeat.encoders.flights import Flight
@@ -28,6 +28,10 @@ from speechfeat.types import ALL_FRAMES, Batch, Frames, Hidden, Landed, Wanted
 GPU_MEMORY_SHARE = 0.5
 # Weights of an encoder whose utterances run side by side, where they can.
 SMALL = 25_000_000
+# On a CPU short utterances run together up to so many seconds: more gain nothing and leave the cache.
+GROUP_SECONDS = 12.0
+# How long the others of a group are beside its longest, at least.
+GROUP_SHARE = 0.8
 
 
 class BaseEncoder:
@@ -48,8 +52,7 @@ class BaseEncoder:
     cpu_batch_seconds = 30.0
     gpu_batch_seconds = 600.0
     probe_seconds = 8.0
-    # On a CPU it does not pay for recordings: one by one, wav2vec2-base takes 0.85 to 1.01 of the time for utterances
-    # of 3 s and more and 1.2 of it for 1 s, needs less memory, and gives what the utterance gives alone to the bit.
+    # Whether a whole batch runs together on a CPU, or only groups of it that a cache holds.
     pads_on_cpu = False
 
     def __init__(
@@ -155,7 +158,7 @@ class BaseEncoder:
         return self.grid.num_frames(max(num_samples, self.grid.min_samples))
 
     def encode_prepared(self, inputs: Sequence[np.ndarray], num_samples: Sequence[int]) -> list[np.ndarray]:
-        """Encode prepared inputs, as one padded batch where that pays.
+        """Encode prepared inputs, together where that pays.
 
         Args:
             inputs: what `prepare` gave for each utterance.
@@ -185,13 +188,12 @@ class BaseEncoder:
         Raises:
             InputError: as `encode_prepared` does.
         """
-        # Inputs are brought to int8 by the largest of a batch: with others they would not be what they are alone.
-        pads_here = self.device.type != "cpu" or (self.pads_on_cpu and self.dtype != INT8)
-        if self.backbone.pads and pads_here:
-            tasks = [partial(self._launch_padded, inputs, num_samples, wanted)]
-        else:
-            pairs = zip(inputs, num_samples, strict=True)
-            tasks = [partial(self._launch_padded, [one], [count], wanted) for one, count in pairs]
+        tasks = [
+            partial(
+                self._launch_padded, [inputs[item] for item in group], [num_samples[item] for item in group], wanted
+            )
+            for group in self._groups(inputs, num_samples)
+        ]
         began = time.perf_counter()
         flights = [flight for some in self._streams.run(tasks) for flight in some]
         if self._streams.count > 1:  # what ran side by side took less time than all of it
@@ -199,6 +201,21 @@ class BaseEncoder:
             for flight in flights:
                 flight.seconds *= share
         return flights
+
+    def _groups(self, inputs: Sequence[np.ndarray], num_samples: Sequence[int]) -> list[list[int]]:
+        """Which prepared inputs run together."""
+        items = range(len(inputs))
+        on_cpu = self.device.type == "cpu"
+        # Inputs are brought to int8 by the largest of a batch: with others they would not be what they are alone.
+        if not self.backbone.pads or (on_cpu and self.dtype == INT8):
+            return [[item] for item in items]
+        if not on_cpu or self.pads_on_cpu:
+            return [list(items)]
+        costs = [self.cost(self.grid.seconds(count)) for count in num_samples]
+        # Every stream has something to do.
+        budget = min(GROUP_SECONDS, sum(costs) / self.num_streams)
+        least = GROUP_SHARE if self.backbone.pads_fast else 1.0
+        return plan_groups([len(one) for one in inputs], costs, budget, least)
 
     def out_of_memory(self, num_samples: int) -> InputError:
         """The error of an input of `num_samples` samples that does not fit into the memory even by itself."""

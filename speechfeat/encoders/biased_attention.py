@@ -66,15 +66,19 @@ class RelativeAttention(nn.Module):
     # that change.
     @torch.compiler.disable
     def _bias(self, scores: Tensor) -> Tensor:
-        """Scores of distances `[H, B, T, R]` as a bias of pairs of frames, `[B, H, T, T]`, with the last T rounded up.
+        """Scores of distances `[H, B, T, R]` as a bias of pairs, `[B, H, T, T]`, with the last T rounded up."""
+        length = scores.shape[2]
+        return shifted(scores, length, length + -length % ALIGN) + mask_bias(self.padding, length, scores)
 
-        The score of frames i and j stands in row i at T - 1 - i + j.
-        """
-        heads, count, length, room = scores.shape
-        width = length + -length % ALIGN
-        strides = (length * room, count * length * room, room - 1, 1)
-        shifted = scores.as_strided((count, heads, length, width), strides, length - 1)
-        return shifted + mask_bias(self.padding, length, scores)
+
+def shifted(scores: Tensor, length: int, width: int) -> Tensor:
+    """Scores of distances `[H, B, T, R]` as those of pairs of frames, without a copy: `[B, H, T, width]`.
+
+    The score of frames i and j stands in row i at T - 1 - i + j.
+    """
+    heads, count, _, room = scores.shape
+    strides = (length * room, count * length * room, room - 1, 1)
+    return scores.as_strided((count, heads, length, width), strides, length - 1)
 
 
 def mask_bias(padding: Padding, length: int, like: Tensor) -> Tensor:
@@ -109,38 +113,6 @@ class ParakeetAttention(RelativeAttention):
     ) -> tuple[Tensor, None]:
         """States after attention, and None where the stock module gives its weights."""
         return super().forward(hidden_states, position_embeddings[0]), None
-
-
-class BlockedRelativeAttention(nn.Module):
-    """What a FastConformer's attention becomes on a CPU: scores of positions are made where the cache holds them."""
-
-    def forward(
-        self, hidden_states: Tensor, position_embeddings: Tensor, attention_mask: Tensor | None = None, **options: Any
-    ) -> tuple[Tensor, None]:
-        """As `ParakeetAttention.forward`; with a mask, or for training, the stock module runs."""
-        stock: Any = self
-        is_plain = attention_mask is None and stock.num_key_value_groups == 1
-        if not is_plain or torch.is_grad_enabled() or self.training:
-            given = {"position_embeddings": position_embeddings, "attention_mask": attention_mask}
-            return super().forward(hidden_states, **given, **options)
-        count, length, _ = hidden_states.shape
-        query, key, value = (
-            layer(hidden_states).view(count, length, -1, stock.head_dim).transpose(1, 2)
-            for layer in (stock.q_proj, stock.k_proj, stock.v_proj)
-        )
-        places = stock.relative_k_proj(position_embeddings[0]).view(2 * length - 1, -1, stock.head_dim)
-        places = places.transpose(0, 1).float().contiguous()
-        asking = ((query + stock.bias_v[:, None]).float() * stock.scaling).contiguous()
-
-        def add_bias(scores: Tensor, row: int, head: int, first: int) -> None:
-            rows = asking[row, head, first : first + len(scores)]
-            found = torch.ops.mkldnn._linear_pointwise(rows, places[head], None, "none", [], "")
-            # The score of frames i and j stands in row i at T - 1 - i + j.
-            scores += found.as_strided(scores.shape, (2 * length - 2, 1), length - 1 - first)
-
-        content = (query + stock.bias_u[:, None]).to(query.dtype)
-        states = attend(content, key, value, stock.scaling, add_bias)
-        return stock.o_proj(states.flatten(2)), None
 
 
 class GatedBiasAttention(nn.Module):

@@ -13,6 +13,9 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from speechfeat.encoders.onednn import multiply
+from speechfeat.encoders.precision import has_slow_mkl
+
 # Name among transformers' attention functions.
 BLOCKED = "speechfeat_blocked"
 # Scores in a block, 2 MiB of float32: twice as many or half of them take 5 to 10 % longer.
@@ -39,23 +42,22 @@ def attend(query: Tensor, key: Tensor, value: Tensor, scale: float, add_bias: Ad
     count, heads, length, dim = query.shape
     outputs = query.new_empty(count, length, heads, dim)
     step = max(64, BLOCK_SCORES // length)
-    multiply = torch.ops.mkldnn._linear_pointwise
     for row in range(count):
         asking, asked = (query[row].float() * scale).contiguous(), key[row].float().contiguous()
         summed = value[row].transpose(1, 2).contiguous()
         for head in range(heads):
             for first in range(0, length, step):
-                scores = multiply(asking[head, first : first + step], asked[head], None, "none", [], "")
+                scores = multiply(asking[head, first : first + step], asked[head], None)
                 if add_bias is not None:
                     add_bias(scores, row, head, first)
                 weights = scores.softmax(-1).to(value.dtype)
-                outputs[row, first : first + step, head] = multiply(weights, summed[head], None, "none", [], "")
+                outputs[row, first : first + step, head] = multiply(weights, summed[head], None)
     return outputs
 
 
 def is_worth(query: Tensor) -> bool:
     """Whether `attend` is faster than torch's kernel for queries `[B, H, T, D]`, and gives no gradients in vain."""
-    return query.shape[2] >= MIN_FRAMES and query.device.type == "cpu" and not torch.is_grad_enabled()
+    return query.shape[2] >= MIN_FRAMES and has_slow_mkl(query.device) and not torch.is_grad_enabled()
 
 
 def blocked_attention_forward(  # noqa: PLR0917 - as transformers calls it

@@ -18,13 +18,10 @@ from transformers.activations import GELUActivation
 
 from speechfeat.encoders.masking import MaskedGroupNorm
 from speechfeat.encoders.modules import change_class
+from speechfeat.encoders.onednn import GELU, NOTHING, convolve_image, derived, multiply
 
 # Windows of the first layer get weights of zero up to a multiple of this, which makes their product faster.
 ALIGN = 16
-# What oneDNN applies to a product before it is written.
-Applied = tuple[str, list[float], str]
-NOTHING: Applied = ("none", [], "")
-GELU: Applied = ("gelu", [], "none")
 
 
 class ChannelsLastConv(nn.Module):
@@ -53,27 +50,6 @@ class ChannelsLastLayer(nn.Module):
         return _norm(multiply(stock.conv, states), norm, stock.activation)
 
 
-class ChannelsLastConvolution(nn.Module):
-    """The convolution module of a FastConformer, whose states stay `[B, T, C]`."""
-
-    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Run it, `[B, T, C]` -> `[B, T, C]`; with a mask, or for training, as before."""
-        stock: Any = self
-        norm = stock.norm
-        if attention_mask is not None or torch.is_grad_enabled() or self.training:
-            return super().forward(hidden_states, attention_mask)
-        states = F.glu(_pointwise(stock.pointwise_conv1, hidden_states), dim=-1)
-        states = convolve(stock.depthwise_conv, states.transpose(1, 2)).transpose(1, 2)
-        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-        states = stock.activation((states - norm.running_mean) * scale + norm.bias)
-        return _pointwise(stock.pointwise_conv2, states)
-
-
-def _pointwise(conv: nn.Conv1d, states: Tensor) -> Tensor:
-    """A convolution of one frame, `[B, T, C]` -> `[B, T, C']`."""
-    return _product(states, conv.weight[..., 0], conv.bias, conv.weight.dtype, None)
-
-
 def to_channels_last(layer: nn.Module) -> None:
     """Change a convolution, or a layer of a front end, in place."""
     change_class(layer, ChannelsLastConv if isinstance(layer, nn.Conv1d) else ChannelsLastLayer)
@@ -81,30 +57,10 @@ def to_channels_last(layer: nn.Module) -> None:
 
 def convolve(conv: nn.Conv1d, inputs: Tensor, activation: nn.Module | None = None) -> Tensor:
     """A convolution and the activation behind it, `[B, C, T]` -> `[B, C', T']`."""
-    weight = _weight(conv)
-    padding: Any = conv.padding
-    outputs = torch.ops.mkldnn._convolution_pointwise(
-        _wide(inputs.to(weight.dtype)),
-        weight,
-        conv.bias,
-        [0, *padding],
-        [1, *conv.stride],
-        [1, *conv.dilation],
-        conv.groups,
-        *(GELU if _is_gelu(activation) else NOTHING),
-    )[:, :, 0]
+    weight = derived(conv, "channels last", [conv.weight], lambda: _wide(conv.weight.detach()))
+    applied = GELU if _is_gelu(activation) else NOTHING
+    outputs = convolve_image(_wide(inputs.to(weight.dtype)), weight, conv.bias, conv, applied)[:, :, 0]
     return outputs if activation is None or _is_gelu(activation) else activation(outputs)
-
-
-def _weight(conv: Any) -> Tensor:
-    """Its weights in this layout; made again where training changed them."""
-    weight = conv.weight
-    state = (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
-    known, made = getattr(conv, "_channels_last", (None, weight))
-    if known != state:
-        made = _wide(weight.detach())
-        conv._channels_last = (state, made)
-    return made
 
 
 def _wide(values: Tensor) -> Tensor:
@@ -159,7 +115,7 @@ def _product(
     if extra:  # padding by nothing copies, too
         given, weight = F.pad(given, (0, extra)), F.pad(weight, (0, extra))
     bias = None if bias is None else bias.to(dtype)
-    outputs = torch.ops.mkldnn._linear_pointwise(given, weight, bias, *(GELU if _is_gelu(activation) else NOTHING))
+    outputs = multiply(given, weight, bias, GELU if _is_gelu(activation) else NOTHING)
     return outputs if activation is None or _is_gelu(activation) else activation(outputs)
 
 

@@ -9,18 +9,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor, nn
 from transformers import AutoModel, LasrFeatureExtractor, ParakeetEncoder, PretrainedConfig, PreTrainedModel
 
 from speechfeat.encoders.backbone import Backbone
-from speechfeat.encoders.biased_attention import BlockedRelativeAttention, ParakeetAttention
-from speechfeat.encoders.channels_last import ChannelsLastConvolution
+from speechfeat.encoders.biased_attention import ParakeetAttention
 from speechfeat.encoders.compiling import fuse_blocks
+from speechfeat.encoders.fused_conformer import fuse_conformer
 from speechfeat.encoders.masking import attend_somewhere
-from speechfeat.encoders.modules import change_class
 from speechfeat.encoders.precision import prefers_onednn
 from speechfeat.encoders.time_major import TimeMajorConvolution
 from speechfeat.units import FrameGrid, Stage
+
+# As LasrFeatureExtractor has it.
+LEAST_ENERGY = np.float32(1e-5)
 
 
 class FastConformerBackbone(Backbone):
@@ -33,6 +36,8 @@ class FastConformerBackbone(Backbone):
 
     def __init__(self, encoder: PreTrainedModel, feature_extractor: object) -> None:
         self.feature_extractor = feature_extractor
+        is_lasr = isinstance(feature_extractor, LasrFeatureExtractor)
+        self._lasr = LasrLogMel(feature_extractor) if is_lasr else None
         self.is_reentrant = isinstance(encoder, ParakeetEncoder)
         mel = _mel_stage(feature_extractor)
         subsampling = _subsampling_stages(encoder)
@@ -50,6 +55,8 @@ class FastConformerBackbone(Backbone):
 
     def prepare(self, samples: np.ndarray) -> np.ndarray:
         """Log mel frames of the checkpoint's extractor, normalised over the utterance if it does so, `[N', F]`."""
+        if self._lasr is not None:
+            return self._lasr(samples)
         inputs = self.feature_extractor(  # type: ignore[operator]
             samples, sampling_rate=self.grid.sample_rate, return_tensors="pt"
         )
@@ -68,7 +75,9 @@ class FastConformerBackbone(Backbone):
         if not isinstance(self.module, ParakeetEncoder):
             return
         if device.type == "cpu":
-            self._accelerate_on_cpu(device)
+            if prefers_onednn(device, self.module.subsampling.linear.weight.dtype):
+                fuse_conformer(self.module, self.padding)
+                self.pads_fast = True
             return
         for block in self.blocks:
             convs: Any = block.conv
@@ -76,16 +85,25 @@ class FastConformerBackbone(Backbone):
             block.self_attn = ParakeetAttention(block.self_attn, self.padding)
         fuse_blocks(self.blocks)
 
-    def _accelerate_on_cpu(self, device: torch.device) -> None:
-        if not prefers_onednn(device, self.module.subsampling.linear.weight.dtype):
-            return
-        for layer in self.module.subsampling.layers:
-            if isinstance(layer, nn.ReLU):  # on states of which a copy takes as long
-                layer.inplace = True
-        for block in self.module.layers:
-            change_class(block.self_attn, BlockedRelativeAttention)
-            if isinstance(block.conv.norm, nn.BatchNorm1d):
-                change_class(block.conv, ChannelsLastConvolution)
+
+class LasrLogMel:
+    """What `LasrFeatureExtractor` computes, without its complex absolute values and the zeros of its filters.
+
+    Args:
+        extractor: whose sizes and filters to take.
+    """
+
+    def __init__(self, extractor: Any) -> None:
+        self.n_fft, self.hop = extractor.n_fft, extractor.hop_length
+        self.window = torch.hann_window(extractor.win_length, periodic=False, dtype=torch.float64)
+        # For squares of real and imaginary parts, which lie side by side.
+        self.filters = csr_array(np.repeat(np.asarray(extractor.mel_filters, np.float32).T, 2, axis=1))
+
+    def __call__(self, samples: np.ndarray) -> np.ndarray:
+        """Log mel frames, `[N]` -> `[N', F]`; spectra in float64, as there, since quiet bands lie beside loud ones."""
+        frames = torch.from_numpy(samples).double().unfold(0, len(self.window), self.hop) * self.window
+        squares = torch.view_as_real(torch.fft.rfft(frames, n=self.n_fft)).flatten(1).square_().float()
+        return np.log(np.maximum((self.filters @ squares.numpy().T).T, LEAST_ENERGY, order="C"))
 
 
 def _mel_stage(feature_extractor: object) -> Stage:

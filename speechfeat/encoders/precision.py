@@ -10,11 +10,13 @@ takes them to, is slow at them.
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from speechfeat.encoders.onednn import laid_out, multiply
 from speechfeat.errors import ParameterError
 
 INT8 = "int8"
@@ -111,7 +113,7 @@ class OneDnnLinear(nn.Linear):
         wants_half = torch.is_autocast_enabled("cpu")
         if torch.is_grad_enabled() or wants_half == (dtype == torch.float32) or not inputs.is_floating_point():
             return super().forward(inputs)
-        return torch.ops.mkldnn._linear_pointwise(inputs.to(dtype), self.weight, self.bias, "none", [], "")
+        return multiply(inputs.to(dtype), laid_out(self), self.bias)
 
 
 class Int8Linear(nn.Linear):
@@ -151,8 +153,7 @@ def has_int8(device: torch.device) -> bool:
     """Whether a device multiplies int8 faster than anything else."""
     if device.type != "cpu" or "onednn" not in torch.backends.quantized.supported_engines:
         return False
-    found: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(found.get("avx512_vnni"))
+    return bool(_capabilities().get("avx512_vnni"))
 
 
 def has_onednn(device: torch.device, dtype: torch.dtype) -> bool:
@@ -164,17 +165,26 @@ def has_onednn(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def prefers_onednn(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether oneDNN is called for linear layers without a detour."""
-    return has_slow_mkl(device) if dtype == torch.float32 else has_onednn(device, dtype)
+    """Whether oneDNN is called for linear layers without a detour.
+
+    In float32 where it was seen to be faster than MKL: with AVX-512, by 2 on processors of AMD, by 1.0 to 1.5 on those
+    of Intel (`python -m benchmarks.cpu_kernels`).
+    """
+    if dtype != torch.float32:
+        return has_onednn(device, dtype)
+    return has_onednn(device, dtype) and bool(_capabilities().get("avx512_f"))
 
 
 def has_slow_mkl(device: torch.device) -> bool:
-    """Whether MKL keeps float32 products from AVX-512 that the processor has, as it does on those of AMD.
+    """Whether MKL, which torch takes attention to, keeps from AVX-512 that the processor has, as on those of AMD."""
+    return (
+        prefers_onednn(device, torch.float32)
+        and torch.backends.mkl.is_available()
+        and "AMD" in str(_capabilities().get("cpu_name"))
+    )
 
-    There oneDNN takes half of its time (`python -m benchmarks.cpu_kernels`). On processors of Intel, which have all
-    of MKL, oneDNN is not measured.
-    """
-    if not (has_onednn(device, torch.float32) and torch.backends.mkl.is_available()):
-        return False
-    found: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(found.get("avx512_f")) and "AMD" in str(found.get("cpu_name"))
+
+@cache
+def _capabilities() -> Mapping[str, object]:
+    """Of the processor."""
+    return getattr(torch.cpu, "get_capabilities", dict)()

@@ -131,8 +131,10 @@ class WaveformBackbone(SampleBackbone):
         if model.config.model_type == "wavlm":
             for block in model.encoder.layers:
                 change_class(block.attention, BlockedGatedAttention)
-        elif has_slow_mkl(device) and model.config.model_type in PACKED:
-            attend_in_blocks(model)
+        elif model.config.model_type in PACKED:
+            self.pads_fast = True
+            if has_slow_mkl(device):
+                attend_in_blocks(model)
 
     def _position_embeddings(self) -> list[Any]:
         """Those that are convolutions and keep the number of frames."""

@@ -1,0 +1,111 @@
+"""Products and convolutions of oneDNN on a CPU, with what follows them applied while they are in the cache.
+
+Weights are laid out once in the order in which oneDNN multiplies them; torch hands them over as they are, and they are
+laid out anew in every call, which for a second of audio takes as long as the product.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+T = TypeVar("T")
+# What oneDNN applies to a product before it is written.
+Applied = tuple[str, list[float], str]
+NOTHING: Applied = ("none", [], "")
+GELU: Applied = ("gelu", [], "none")
+RELU: Applied = ("relu", [], "")
+SILU: Applied = ("swish", [], "")
+
+
+class _Kept:
+    """What was derived from the weights of a module; copies and files of the module do not have it."""
+
+    def __init__(self) -> None:
+        self.made: dict[str, tuple[object, Any]] = {}
+
+    def __deepcopy__(self, memo: object) -> "_Kept":
+        return _Kept()
+
+    def __reduce__(self) -> tuple:
+        return _Kept, ()
+
+
+def derived(owner: nn.Module, name: str, weights: Sequence[Tensor | None], make: Callable[[], T]) -> T:
+    """What `make` gives of weights, kept with a module until they change.
+
+    They may change in the ways that torch counts: optimisers do, writing to `.data` does not.
+
+    Args:
+        owner: that keeps it.
+        name: of what is made.
+        weights: that it is made of.
+        make: makes it.
+    """
+    state = [None if one is None else (one.data_ptr(), 0 if one.is_inference() else one._version) for one in weights]
+    kept = owner.__dict__.get("_kept")
+    if kept is None:
+        kept = owner.__dict__["_kept"] = _Kept()
+    known, found = kept.made.get(name, (None, None))
+    if known != state:
+        with torch.inference_mode():
+            found = make()
+        kept.made[name] = (state, found)
+    return found
+
+
+def lay_out(weight: Tensor) -> Tensor:
+    """Weights `[C', C]` in the order in which oneDNN multiplies them: for `multiply` alone."""
+    return torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), None)
+
+
+def laid_out(layer: nn.Linear | nn.Conv1d) -> Tensor:
+    """The weights of a linear layer, or of a convolution of one frame, so laid out, and kept with it."""
+    weight = layer.weight
+    return derived(layer, "laid out", [weight], lambda: lay_out(weight.flatten(1)))
+
+
+def multiply(
+    inputs: Tensor, weight: Tensor, bias: Tensor | None, applied: Applied = NOTHING, *, add: Tensor | None = None
+) -> Tensor:
+    """Inputs `[..., C]` times weights `[C', C]`, all of one dtype, then what is applied: `[..., C']`.
+
+    Args:
+        inputs: of the dtype of the weights.
+        weight: as it is, or from `lay_out`.
+        bias: `[C']`, or None.
+        applied: to the product.
+        add: to the product instead, of its shape and of any dtype.
+    """
+    if add is None:
+        return torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, *applied)
+    if add.dtype == inputs.dtype:
+        return torch.ops.mkldnn._linear_pointwise.binary(inputs, add, weight, bias, "add")
+    return add + torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, *NOTHING)
+
+
+def convolve_image(
+    inputs: Tensor, weight: Tensor, bias: Tensor | None, like: nn.Conv1d | nn.Conv2d, applied: Applied = NOTHING
+) -> Tensor:
+    """A convolution whose channels lie side by side, `[B, C, H, W]` -> `[B, C', H', W']`.
+
+    Args:
+        inputs: of the dtype of the weights.
+        weight: in the layout of `channels_last`.
+        bias: `[C']`, or None.
+        like: a convolution of the same padding, stride and groups; one over time stands for one of height 1.
+        applied: to what it gives.
+    """
+    padding: Any = like.padding
+    is_line = isinstance(like, nn.Conv1d)
+    return torch.ops.mkldnn._convolution_pointwise(
+        inputs.contiguous(memory_format=torch.channels_last),
+        weight,
+        bias,
+        [0, *padding] if is_line else list(padding),
+        [1, *like.stride] if is_line else list(like.stride),
+        [1, *like.dilation] if is_line else list(like.dilation),
+        like.groups,
+        *applied,
+    )
