@@ -1,5 +1,7 @@
 """The faster modules compute what the stock ones do, and a GPU in half precision gives what it gives alone."""
 
+import copy
+import pickle
 from collections.abc import Callable
 
 import numpy as np
@@ -12,6 +14,8 @@ from speechfeat.encoders.base import Encoder
 from speechfeat.encoders.blocked_attention import attend
 from speechfeat.encoders.channels_last import to_channels_last
 from speechfeat.encoders.flights import pool_states
+from speechfeat.encoders.loading import load_encoder
+from speechfeat.encoders.precision import OneDnnLinear
 from speechfeat.pooling import POOLS, pool_frames
 from tests.families import CASES, Case
 from tests.families.case import encode_together, speech_like
@@ -50,11 +54,13 @@ def _for_device(accelerate: Callable, device: str | None) -> Callable:
 
 
 @pytest.mark.usefixtures("uncompiled")
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize(("device", "blocks"), [("cpu", True), ("cpu", False), ("cuda", False)])
 @pytest.mark.parametrize("case", ACCELERATED, ids=lambda case: case.name)
-def test_faster_modules_compute_the_same(case: Case, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("speechfeat.encoders.wav2vec2.has_slow_mkl", lambda _device: True)
-    monkeypatch.setattr("speechfeat.encoders.blocked_attention.has_slow_mkl", lambda _device: True)
+def test_faster_modules_compute_the_same(
+    case: Case, device: str, blocks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("speechfeat.encoders.wav2vec2.has_slow_mkl", lambda _device: blocks)
+    monkeypatch.setattr("speechfeat.encoders.blocked_attention.has_slow_mkl", lambda _device: blocks)
     monkeypatch.setattr("speechfeat.encoders.parakeet.prefers_onednn", lambda _device, _dtype: True)
     monkeypatch.setattr("speechfeat.encoders.blocked_attention.MIN_FRAMES", 20)
     monkeypatch.setattr("speechfeat.encoders.blocked_attention.BLOCK_SCORES", 1000)
@@ -113,6 +119,27 @@ def test_changed_weights_are_taken_in_the_other_layout() -> None:
             assert torch.allclose(conv(inputs), expected, atol=1e-5)
         with torch.no_grad():
             change()
+
+
+def test_weights_laid_out_are_made_anew_when_they_change_and_are_not_copied() -> None:
+    layer = OneDnnLinear(24, 16)
+    inputs = torch.randn(3, 24)
+    for _ in range(2):
+        expected = torch.nn.functional.linear(inputs, layer.weight, layer.bias)
+        for one in (layer, copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+            with torch.inference_mode():
+                assert torch.allclose(one(inputs), expected, atol=1e-5)
+        with torch.no_grad():
+            layer.weight.mul_(2)
+
+
+def test_log_mel_is_the_extractors() -> None:
+    backbone = load_encoder().backbone
+    for clip in (*speech_like(16000, 401), np.zeros(4000, np.float32)):
+        expected = backbone.feature_extractor(clip, sampling_rate=16000, return_tensors="np")["input_features"][0]
+        found = backbone.prepare(clip)
+        assert found.dtype == np.float32 and found.flags.c_contiguous
+        assert np.abs(found - expected).max() < 2e-6 * np.abs(expected).max()
 
 
 @pytest.mark.gpu

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from speechfeat.batching import pad, plan_batches
+from speechfeat.batching import pad, plan_batches, plan_groups
 from speechfeat.errors import ParameterError
 
 COSTS = np.random.default_rng(0).uniform(0.5, 20, 200).tolist()
@@ -35,3 +35,13 @@ def test_padding_is_zeros() -> None:
     assert batch.inputs.shape == (2, 5, 2)
     assert batch.sizes == (3, 5)
     assert batch.inputs[0, 3:].abs().sum() == 0
+
+
+@pytest.mark.parametrize("least", [0.8, 1.0])
+def test_groups_hold_every_input_once_within_budget_and_share(least: float) -> None:
+    sizes = [round(100 * cost) for cost in COSTS]
+    groups = plan_groups(sizes, COSTS, 12.0, least)
+    assert [item for group in groups for item in group] == list(range(len(COSTS)))
+    for group in groups:
+        assert len(group) == 1 or max(COSTS[item] for item in group) * len(group) <= 12.0
+        assert min(sizes[item] for item in group) >= least * max(sizes[item] for item in group)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from speechfeat.encoders.blocked_attention import attend
+from speechfeat.encoders.blocked_attention import attend, is_worth
 from speechfeat.encoders.masking import Padding
 from speechfeat.encoders.packing import join
 
@@ -154,7 +154,7 @@ class GatedBiasAttention(nn.Module):
 
 
 class BlockedGatedAttention(nn.Module):
-    """What WavLM's attention becomes on a CPU: its weights are not kept, and added to where the cache holds them."""
+    """What WavLM's attention becomes on a CPU: its weights are not kept, and where that pays only in the cache."""
 
     def forward(
         self,
@@ -171,14 +171,19 @@ class BlockedGatedAttention(nn.Module):
         bias = stock.compute_bias(length, length).contiguous() if position_bias is None else position_bias
         gate = gates(stock, hidden_states)
 
-        def add_bias(scores: Tensor, row: int, head: int, first: int) -> None:
-            last = first + len(scores)
-            scores.addcmul_(gate[row, first:last, head, None], bias[head, first:last])
-
         query, key, value = (
             layer(hidden_states).view(count, length, stock.num_heads, -1).transpose(1, 2)
             for layer in (stock.q_proj, stock.k_proj, stock.v_proj)
         )
+        if not is_worth(query):
+            gated = gate.transpose(1, 2)[..., None].float() * bias.float()
+            states = F.scaled_dot_product_attention(query, key, value, attn_mask=gated).transpose(1, 2)
+            return stock.out_proj(states.flatten(2)), None, bias
+
+        def add_bias(scores: Tensor, row: int, head: int, first: int) -> None:
+            last = first + len(scores)
+            scores.addcmul_(gate[row, first:last, head, None], bias[head, first:last])
+
         states = attend(query, key, value, stock.head_dim**-0.5, add_bias)
         return stock.out_proj(states.flatten(2)), None, bias
 
