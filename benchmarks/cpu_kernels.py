@@ -1,10 +1,11 @@
-"""What encoders are made of on a CPU, by torch's own way and by ours: linear layers, attention, convolutions.
+"""What encoders are made of on a CPU, by the library's own way and by ours: layers, attention, convolutions, blocks.
 
     python -m benchmarks.cpu_kernels
 
 Calls of both alternate; medians. Convolutions come with the GELU behind them.
 """
 
+import copy
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -12,11 +13,15 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import ParakeetEncoder, ParakeetEncoderConfig
 
 from benchmarks.limits import DTYPES, matrix_rate
 from speechfeat.encoders.blocked_attention import attend
 from speechfeat.encoders.channels_last import convolve
-from speechfeat.encoders.precision import OneDnnLinear, has_onednn, has_slow_mkl
+from speechfeat.encoders.fused_conformer import fuse_conformer
+from speechfeat.encoders.masking import Padding
+from speechfeat.encoders.precision import OneDnnLinear, Precision, has_onednn, has_slow_mkl
 
 CALLS = 9
 HEADS, DIM = 12, 64
@@ -59,6 +64,29 @@ def convolutions(dtype: torch.dtype) -> Iterator[tuple[str, float, Call, Call]]:
         )
 
 
+def conformer_blocks(dtype: torch.dtype) -> Iterator[tuple[str, float, Call, Call]]:
+    """As `linear_layers`; a block of the size of `conformer-s`."""
+    sizes = {"hidden_size": 192, "intermediate_size": 768, "num_attention_heads": 4, "num_key_value_heads": 4}
+    stock = ParakeetEncoder(ParakeetEncoderConfig(num_hidden_layers=1, **sizes)).eval()
+    stock.set_attn_implementation("sdpa")
+    Precision(str(dtype).removeprefix("torch.")).convert(stock, torch.device("cpu"))
+    fused, padding = copy.deepcopy(stock), Padding(())
+    fuse_conformer(fused, padding)
+
+    def run(encoder: ParakeetEncoder, states: torch.Tensor, positions: torch.Tensor) -> None:
+        padding.set([states.shape[1]] * len(states), states.shape[1])
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            encoder.layers[0](states, position_embeddings=positions)
+
+    for count, length in ((1, 25), (12, 25), (1, 300)):
+        states = torch.randn(count, length, sizes["hidden_size"])
+        positions = stock.encode_positions(states)
+        with FlopCounterMode(display=False) as counter:
+            run(stock, states, positions)
+        calls = (lambda one=one, given=(states, positions): run(one, *given) for one in (stock, fused))
+        yield f"conformer block, {count} x {length} frames", counter.get_total_flops() / 1e9, *calls
+
+
 def seconds(call: Call) -> float:
     began = time.perf_counter()
     call()
@@ -75,7 +103,7 @@ def main() -> None:
             continue
         print(f"\n{name}, GFLOP/s; a large product {matrix_rate('cpu', name) / 1e9:.0f}")
         print(f"{'':42} torch   ours   ratio")
-        for cases in (linear_layers, attentions, convolutions):
+        for cases in (linear_layers, attentions, convolutions, conformer_blocks):
             for label, work, stock, ours in cases(dtype):
                 stock(), ours()
                 times = [(seconds(stock), seconds(ours)) for _ in range(CALLS)]

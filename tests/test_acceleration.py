@@ -133,6 +133,15 @@ def test_weights_laid_out_are_made_anew_when_they_change_and_are_not_copied() ->
             layer.weight.mul_(2)
 
 
+def test_weights_of_large_models_are_not_kept_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    for most, kept in ((1e9, True), (0, False)):
+        monkeypatch.setattr("speechfeat.encoders.onednn.MOST_WEIGHTS", most)
+        encoder = load_encoder(dtype="bfloat16")
+        encoder.encode([speech_like(8000)[0]])
+        modules = encoder.backbone.module.modules()
+        assert any("_kept" in vars(one) for one in modules if isinstance(one, torch.nn.Linear)) is kept
+
+
 def test_log_mel_is_the_extractors() -> None:
     backbone = load_encoder().backbone
     for clip in (*speech_like(16000, 401), np.zeros(4000, np.float32)):

@@ -6,7 +6,7 @@ first layer with group norm is one product: the norm of a linear function of a w
 
 Modules change their class and keep their place, their names and their weights; where gradients are wanted they run as
 they did before. Weights may change in the ways that torch counts (optimisers do, writing to `.data` does not). Measured
-on a processor of AMD with AVX512-BF16 only (`python -m benchmarks.cpu_kernels`).
+on processors of AMD with AVX512-BF16 and of Intel with AMX (`python -m benchmarks.cpu_kernels`).
 """
 
 from typing import Any

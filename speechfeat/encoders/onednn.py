@@ -1,7 +1,8 @@
 """Products and convolutions of oneDNN on a CPU, with what follows them applied while they are in the cache.
 
 Weights are laid out once in the order in which oneDNN multiplies them; torch hands them over as they are, and they are
-laid out anew in every call, which for a second of audio takes as long as the product.
+laid out anew in every call, which for a second of audio takes as long as the product. What is laid out takes as much
+memory again: of the largest models nothing is.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 T = TypeVar("T")
+# Weights of a module that are laid out beside themselves, at most: 3.2 GB in float32.
+MOST_WEIGHTS = 800_000_000
 # What oneDNN applies to a product before it is written.
 Applied = tuple[str, list[float], str]
 NOTHING: Applied = ("none", [], "")
@@ -53,6 +56,11 @@ def derived(owner: nn.Module, name: str, weights: Sequence[Tensor | None], make:
             found = make()
         kept.made[name] = (state, found)
     return found
+
+
+def has_room(module: nn.Module) -> bool:
+    """Whether a module is small enough for its weights to be kept twice."""
+    return sum(one.numel() for one in module.parameters()) <= MOST_WEIGHTS
 
 
 def lay_out(weight: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from speechfeat.encoders.biased_attention import ParakeetAttention
 from speechfeat.encoders.compiling import fuse_blocks
 from speechfeat.encoders.fused_conformer import fuse_conformer
 from speechfeat.encoders.masking import attend_somewhere
+from speechfeat.encoders.onednn import has_room
 from speechfeat.encoders.precision import prefers_onednn
 from speechfeat.encoders.time_major import TimeMajorConvolution
 from speechfeat.units import FrameGrid, Stage
@@ -75,7 +76,7 @@ class FastConformerBackbone(Backbone):
         if not isinstance(self.module, ParakeetEncoder):
             return
         if device.type == "cpu":
-            if prefers_onednn(device, self.module.subsampling.linear.weight.dtype):
+            if prefers_onednn(device, self.module.subsampling.linear.weight.dtype) and has_room(self.module):
                 fuse_conformer(self.module, self.padding)
                 self.pads_fast = True
             return

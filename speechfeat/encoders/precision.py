@@ -3,8 +3,8 @@
 Half precision here means: the weights of linear layers and convolutions are kept in it and their products run in it
 under autocast, while norms, the residual stream and everything stored stay in float32 where the model lets them.
 
-On a CPU oneDNN is called for linear layers without a detour: in half precision, and in float32 where MKL, which torch
-takes them to, is slow at them.
+On a CPU oneDNN is called for linear layers without a detour, in half precision and, with AVX-512, in float32, where
+torch takes them to MKL.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from speechfeat.encoders.onednn import laid_out, multiply
+from speechfeat.encoders.onednn import has_room, laid_out, multiply
 from speechfeat.errors import ParameterError
 
 INT8 = "int8"
@@ -77,12 +77,13 @@ class Precision:
             if nn.utils.parametrize.is_parametrized(layer, "weight"):
                 nn.utils.parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
         half = self.dtype != torch.float32
-        takes_onednn = prefers_onednn(device, self.dtype)
+        takes_onednn, lays_out = prefers_onednn(device, self.dtype), has_room(module)
         for layer in module.modules():
             if self.name == INT8 and type(layer) is nn.Linear and min(layer.weight.shape) >= LEAST_INT8:
                 to_int8(layer)
             elif takes_onednn and type(layer) is nn.Linear:
                 layer.__class__ = OneDnnLinear
+                layer.__dict__["lays_out"] = lays_out
             if half and isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d):
                 layer.to(self.dtype)
 
@@ -107,13 +108,15 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 class OneDnnLinear(nn.Linear):
     """A linear layer on a CPU whose product oneDNN makes in the dtype of its weights, where no gradient is wanted."""
 
+    lays_out = True
+
     def forward(self, inputs: Tensor) -> Tensor:
         """As the stock layer, in half precision under autocast."""
         dtype = self.weight.dtype
         wants_half = torch.is_autocast_enabled("cpu")
         if torch.is_grad_enabled() or wants_half == (dtype == torch.float32) or not inputs.is_floating_point():
             return super().forward(inputs)
-        return multiply(inputs.to(dtype), laid_out(self), self.bias)
+        return multiply(inputs.to(dtype), laid_out(self) if self.lays_out else self.weight, self.bias)
 
 
 class Int8Linear(nn.Linear):
