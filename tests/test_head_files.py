@@ -55,7 +55,8 @@ def test_every_kind_predicts_the_same_in_a_new_process(store: sf.Store, tmp_path
     with np.load(path / "found.npz") as found:
         assert len(expected) == len(found.files) == 12
         for name, shares in expected.items():
-            np.testing.assert_array_equal(found[name], shares, name)
+            # Some processors add up in another order what lies elsewhere in memory.
+            np.testing.assert_allclose(found[name], shares, rtol=1e-12, err_msg=name)
 
 
 def test_the_record_and_odd_labels_come_back(store: sf.Store, tmp_path: Path) -> None:

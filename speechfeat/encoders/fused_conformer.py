@@ -24,7 +24,7 @@ from speechfeat.encoders.precision import OneDnnLinear
 
 # Layers whose weights say all of what they do: not those that an adapter or 8 bits have taken the place of.
 PLAIN = (nn.Linear, OneDnnLinear, nn.Conv1d)
-# Positions are made for so many frames at first, and for twice as many when that is not enough.
+# Positions are made for so many frames, or for twice as many as often as it takes.
 FIRST_POSITIONS = 128
 
 
@@ -119,10 +119,10 @@ def _projection(attention: Any) -> _Projection:
 def _positions(attention: Any, length: int, frequencies: Tensor) -> Tensor:
     """Keys of the distances of so many frames, `[H, D, 2T - 1]` float32: of T - 1 first, scaled as scores are."""
     layer = attention.relative_k_proj
-    kept = getattr(attention, "_num_positions", 0)
-    if kept < length:
-        kept = max(FIRST_POSITIONS, 2 * kept, length)
-        attention._num_positions = kept
+    # By this length alone, not by those before it: a resumed run meets others, and has to round as the first did.
+    kept = FIRST_POSITIONS
+    while kept < length:
+        kept *= 2
 
     def make() -> Tensor:
         # Rounded as the library's are: what is far away has angles of many turns.

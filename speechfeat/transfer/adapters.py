@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 
 from speechfeat.encoders.precision import OneDnnLinear
@@ -59,4 +60,7 @@ def merge_adapters(model: "TransferModel") -> None:
         if hasattr(layer, "lora_A") and hasattr(layer, "get_base_layer"):
             layer.merge()
             path, _, leaf = name.rpartition(".")
-            setattr(model.backbone.get_submodule(path), leaf, layer.get_base_layer())
+            base = layer.get_base_layer()
+            with torch.no_grad():
+                base.weight.add_(0.0)  # peft wrote to `.data`, which torch does not count as a change
+            setattr(model.backbone.get_submodule(path), leaf, base)
