@@ -15,9 +15,9 @@ on their values (`benchmarks.random_weights`); or `logmel` or `mfcc`, whose oper
 
 encoding: real time while the device works (of a rival: inside its call of the model). limit: the operations of the
 stock model up to that layer, in the audio of a second of encoding, over the rate of a large matrix product in the dtype
-of the way (of int8, in that of auto), measured here before. idle: share of the time in which the device did not work.
-disk: bytes written over those that the disk would have taken in that time. memory: the most resident. A way that fails,
-as for memory, says why.
+of the way (of int8, in that of auto). GFLOP/s: that rate, measured right before and after it, since it changes on a
+machine that others use, too. idle: share of the time in which the device did not work. disk: bytes written over those
+that the disk would have taken in that time. memory: the most resident. A way that fails, as for memory, says why.
 """
 
 import argparse
@@ -50,13 +50,15 @@ class Outcome(NamedTuple):
         idle: share of the time without encoding.
         written: bytes a second.
         memory: peak resident, in bytes.
+        rate: operations a second in matrix products around it, in its dtype.
     """
 
     speed: float
     encoding: float
     idle: float
     written: float
-    memory: int
+    memory: float
+    rate: float
 
 
 class Failed(NamedTuple):
@@ -80,6 +82,9 @@ def make_checkpoint(name: str, folder: Path) -> str:
 
 def measure(way: str, listing: Path, model: str, device: str, out: Path) -> Outcome | Failed:
     """Run one way in a process of its own."""
+    from benchmarks.limits import matrix_rate
+
+    rates = [matrix_rate(device, dtype_of(way, device))]
     if way in OURS:
         command = ["speechfeat.extract", str(listing), "-m", model, "--dtype", OURS[way], "-q", "--json"]
     else:
@@ -95,11 +100,19 @@ def measure(way: str, listing: Path, model: str, device: str, out: Path) -> Outc
         if way in OURS:
             raise SystemExit(f"{way}: {errors}")
         return Failed(errors.strip().splitlines()[-1][:100] if errors.strip() else f"signal {-process.returncode}")
+    rates.append(matrix_rate(device, dtype_of(way, device)))
     result = json.loads(told)
     audio = sum(soundfile.info(path).duration for path in listing.read_text().split("\n"))
     seconds, encoding = result["seconds"], result["encoding"]
     written = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
-    return Outcome(audio / seconds, audio / encoding, 1 - encoding / seconds, written / seconds, result["memory"])
+    return Outcome(
+        audio / seconds,
+        audio / encoding,
+        1 - encoding / seconds,
+        written / seconds,
+        result["memory"],
+        statistics.mean(rates),
+    )
 
 
 def relative_errors(listing: Path, model: str, device: str, dtypes: Sequence[str]) -> dict[str, str]:
@@ -144,8 +157,8 @@ def run_rounds(name: str, model: str, ways: list[str], options: argparse.Namespa
     return found
 
 
-def compare(name: str, options: argparse.Namespace, folder: Path, rates: dict[str, float], disk: float) -> None:
-    """Measure all ways with one model and print its table; `rates` of products by dtype, `disk` in bytes a second."""
+def compare(name: str, options: argparse.Namespace, folder: Path, disk: float) -> None:
+    """Measure all ways with one model and print its table; `disk` in bytes a second."""
     from benchmarks.limits import operations
     from benchmarks.rivals import CLASSICAL
 
@@ -163,7 +176,7 @@ def compare(name: str, options: argparse.Namespace, folder: Path, rates: dict[st
         far = ", ".join(f"{dtype} is {error} from float32" for dtype, error in errors.items())
         title = f"{name}: {per_second / 1e9:.1f} GFLOP for a second of audio; {far}"
     print(f"\n{title}")
-    print_table(outcomes, {way: per_second / rates[dtype_of(way, options.device)] for way in ways}, disk)
+    print_table(outcomes, per_second, disk)
 
 
 def dtype_of(way: str, device: str) -> str:
@@ -175,20 +188,20 @@ def dtype_of(way: str, device: str) -> str:
     return "bfloat16" if "bfloat16" in way else "float32"
 
 
-def print_table(outcomes: Outcomes, least: dict[str, float], disk: float) -> None:
-    """Print a row for every way; `least` is what a second of audio takes at the limit, by way."""
+def print_table(outcomes: Outcomes, per_second: float, disk: float) -> None:
+    """Print a row for every way, of a model with so many operations in a second of audio; bytes a second to disk."""
     first = next((found for found in outcomes.values() if not isinstance(found, Failed)), [])
-    print(f"{'':30} x real time  against the first  encoding  limit   idle   disk  memory")
+    print(f"{'':30} x real time  against the first  encoding  limit  GFLOP/s   idle   disk  memory")
     for way, found in outcomes.items():
         if isinstance(found, Failed):
             print(f"{way:30} failed: {found.reason}")
             continue
         ratio = statistics.median(one.speed / other.speed for one, other in zip(found, first, strict=True))
-        encoding = statistics.median(one.encoding for one in found)
+        share = statistics.median(one.encoding * per_second / one.rate for one in found)
+        middle = Outcome(*(statistics.median(values) for values in zip(*found, strict=True)))
         print(
-            f"{way:30} {statistics.median(one.speed for one in found):11.1f} {ratio:17.2f}x {encoding:9.1f} "
-            f"{encoding * least[way]:6.0%} {statistics.median(one.idle for one in found):6.0%} "
-            f"{statistics.median(one.written for one in found) / disk:6.1%} "
+            f"{way:30} {middle.speed:11.1f} {ratio:17.2f}x {middle.encoding:9.1f} {share:6.0%} "
+            f"{middle.rate / 1e9:8.0f} {middle.idle:6.0%} {middle.written / disk:6.1%} "
             f"{max(one.memory for one in found) / 2**20:5.0f} MiB"
         )
 
@@ -210,7 +223,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    from benchmarks.limits import DTYPES, disk_rate, matrix_rate
+    from benchmarks.limits import disk_rate
     from benchmarks.rivals import missing_packages
     from benchmarks.workload import MIXES, make
 
@@ -223,20 +236,18 @@ def main() -> int:
         fewer = sorted(np.random.default_rng(0).permutation(files)[: max(1, round(len(files) * share))].tolist())
         (folder / "list.txt").write_text("\n".join(files))
         (folder / "rivals.txt").write_text("\n".join(fewer))
-        rates = {dtype: matrix_rate(options.device, dtype) for dtype in DTYPES}
         disk = disk_rate(folder)
         seconds = sum(soundfile.info(file).duration for file in files)
         print(
             f"{options.device}, {os.cpu_count()} cores: {len(files)} recordings of {MIXES[options.mix].describe} "
-            f"({seconds / 3600:.2f} h, {options.format}; {len(fewer)} for the rivals), {options.rounds} rounds; matrix "
-            + ", ".join(f"{dtype} {rate / 1e9:.0f} GFLOP/s" for dtype, rate in rates.items())
-            + f"; disk {disk / 1e6:.0f} MB/s"
+            f"({seconds / 3600:.2f} h, {options.format}; {len(fewer)} for the rivals), {options.rounds} rounds; "
+            f"disk {disk / 1e6:.0f} MB/s"
         )
         if missing := missing_packages():
             print(f"left out, not installed: {', '.join(missing)}")
         for number, model in enumerate(options.model or ["random:wav2vec2-base"]):
             (folder / str(number)).mkdir()
-            compare(model, options, folder / str(number), rates, disk)
+            compare(model, options, folder / str(number), disk)
     return 0
 
 

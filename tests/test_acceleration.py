@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from speechfeat.batching import pad
 from speechfeat.encoders import compiling
 from speechfeat.encoders.backbone import Backbone
 from speechfeat.encoders.base import Encoder
@@ -24,7 +25,7 @@ LENGTHS = (16000, 9000, 23456, 31000)
 # Of 16-bit products: root of the mean squared difference over the deviation.
 HALF_TOLERANCE = 0.05
 
-PREFIXES = ("Wav2Vec2", "Hubert", "WavLM", "UniSpeech", "Data2Vec", "SEW", "w2v-BERT", "Parakeet")
+PREFIXES = ("Wav2Vec2", "Hubert", "WavLM", "UniSpeech", "Data2Vec", "SEW", "w2v-BERT", "Parakeet", "Whisper")
 ACCELERATED = [case for case in CASES if case.name.startswith(PREFIXES)]
 
 
@@ -62,6 +63,7 @@ def test_faster_modules_compute_the_same(
     monkeypatch.setattr("speechfeat.encoders.wav2vec2.has_slow_mkl", lambda _device: blocks)
     monkeypatch.setattr("speechfeat.encoders.blocked_attention.has_slow_mkl", lambda _device: blocks)
     monkeypatch.setattr("speechfeat.encoders.parakeet.prefers_onednn", lambda _device, _dtype: True)
+    monkeypatch.setattr("speechfeat.encoders.whisper.prefers_onednn", lambda _device, _dtype: True)
     monkeypatch.setattr("speechfeat.encoders.blocked_attention.MIN_FRAMES", 20)
     monkeypatch.setattr("speechfeat.encoders.blocked_attention.BLOCK_SCORES", 1000)
     clips = speech_like(*LENGTHS)
@@ -72,6 +74,22 @@ def test_faster_modules_compute_the_same(
     for found in (together, alone):
         for values, expected in zip(found, stock, strict=True):
             assert np.abs(values - expected).max() / expected.std() < 1e-4
+
+
+@pytest.mark.parametrize("layer", ["penultimate", "last", 1])
+def test_frames_that_nobody_asks_for_are_left_out_of_the_deepest_block(
+    layer: str | int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("speechfeat.encoders.whisper.prefers_onednn", lambda _device, _dtype: True)
+    case = next(case for case in CASES if case.name == "Whisper")
+    clips = speech_like(*LENGTHS)
+    encoder, everything = case.encoder(layer), case.encoder("all")
+    batch = pad([encoder.prepare(clip) for clip in clips], [len(clip) for clip in clips])
+    assert encoder.forward(batch).states.shape[2] == max(encoder.num_frames(len(clip)) for clip in clips)
+    found, expected = encode_together(encoder, clips), encode_together(everything, clips)
+    (index,) = encoder.selection.indices
+    for values, of_all in zip(found, expected, strict=True):
+        assert np.abs(values[0] - of_all[index]).max() / of_all[index].std() < 1e-5
 
 
 @pytest.mark.parametrize("case", GROUP_NORMED, ids=lambda case: case.name)

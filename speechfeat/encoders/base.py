@@ -268,7 +268,9 @@ class BaseEncoder:
         with lock, torch.set_grad_enabled(trains), ExitStack() as stack:
             for context in self.precision.contexts(self.device):
                 stack.enter_context(context)
-            self.backbone.padding.set(batch.sizes, batch.inputs.shape[1])
+            # States of several layers are stacked, and have to have the same frames.
+            wanted = max(num_frames) if len(self.selection.indices) == 1 else None
+            self.backbone.padding.set(batch.sizes, batch.inputs.shape[1], wanted)
             inputs = batch.inputs.to(self.device, non_blocking=True)
             states = self._taps.run(lambda: self.backbone.forward(inputs, batch.sizes))
         self._check_frames(states.shape[2], max(num_frames), batch.num_samples)

@@ -153,8 +153,8 @@ class GatedBiasAttention(nn.Module):
         return torch.addcmul(mask_bias(self.padding, length, gate), gate.transpose(1, 2)[..., None], bias)
 
 
-class BlockedGatedAttention(nn.Module):
-    """What WavLM's attention becomes on a CPU: its weights are not kept, and where that pays only in the cache."""
+class UnweightedGatedAttention(nn.Module):
+    """What WavLM's attention becomes on a CPU: it gives no weights, and where that pays scores stay in the cache."""
 
     def forward(
         self,
@@ -163,29 +163,39 @@ class BlockedGatedAttention(nn.Module):
         position_bias: Tensor | None = None,
         **options: Any,
     ) -> tuple[Tensor, Tensor | None, Tensor]:
-        """As `GatedBiasAttention.forward`; with a mask, or for gradients, the stock module runs."""
+        """As `GatedBiasAttention.forward`, with a mask `[B, T]`; for gradients the stock module runs."""
         stock: Any = self
-        if attention_mask is not None or torch.is_grad_enabled() or self.training:
+        if torch.is_grad_enabled() or self.training:
             return super().forward(hidden_states, attention_mask, position_bias, **options)
         count, length, _ = hidden_states.shape
-        bias = stock.compute_bias(length, length).contiguous() if position_bias is None else position_bias
-        gate = gates(stock, hidden_states)
-
         query, key, value = (
             layer(hidden_states).view(count, length, stock.num_heads, -1).transpose(1, 2)
             for layer in (stock.q_proj, stock.k_proj, stock.v_proj)
         )
-        if not is_worth(query):
-            gated = gate.transpose(1, 2)[..., None].float() * bias.float()
+        gate = gates(stock, hidden_states)
+        in_blocks = attention_mask is None and is_worth(key)
+        bias = position_bias
+        if bias is None:
+            # torch's kernel takes it in the dtype of the queries; blocks add it to scores in float32.
+            bias = stock.compute_bias(length, length).to(torch.float32 if in_blocks else query.dtype).contiguous()
+        if in_blocks:
+            states = _attend_gated(query, key, value, gate, bias)
+        else:
+            gated = gate.to(bias.dtype).transpose(1, 2)[..., None] * bias
+            if attention_mask is not None:
+                gated.masked_fill_(~attention_mask[:, None, None].bool(), -torch.inf)
             states = F.scaled_dot_product_attention(query, key, value, attn_mask=gated).transpose(1, 2)
-            return stock.out_proj(states.flatten(2)), None, bias
-
-        def add_bias(scores: Tensor, row: int, head: int, first: int) -> None:
-            last = first + len(scores)
-            scores.addcmul_(gate[row, first:last, head, None], bias[head, first:last])
-
-        states = attend(query, key, value, stock.head_dim**-0.5, add_bias)
         return stock.out_proj(states.flatten(2)), None, bias
+
+
+def _attend_gated(query: Tensor, key: Tensor, value: Tensor, gate: Tensor, bias: Tensor) -> Tensor:
+    """Attention `[B, T, H, D]` in blocks, with the gates `[B, T, H]` of a bias `[H, T, T]`."""
+
+    def add_bias(scores: Tensor, row: int, head: int, first: int) -> None:
+        last = first + len(scores)
+        scores.addcmul_(gate[row, first:last, head, None], bias[head, first:last])
+
+    return attend(query, key, value, query.shape[-1] ** -0.5, add_bias)
 
 
 def gates(attention: Any, hidden_states: Tensor) -> Tensor:

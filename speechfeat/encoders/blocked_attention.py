@@ -27,21 +27,21 @@ AddBias = Callable[[Tensor, int, int, int], object]
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, scale: float, add_bias: AddBias | None = None) -> Tensor:
-    """Attention of all frames to all frames.
+    """Attention of frames to all frames.
 
     Args:
-        query: `[B, H, T, D]`, as key and value.
-        key: what queries are compared with.
-        value: what is summed.
+        query: `[B, H, T', D]`, of all frames or of the first.
+        key: what queries are compared with, `[B, H, T, D]`.
+        value: what is summed, of the shape of the keys.
         scale: of the scores.
         add_bias: called with scores, the utterance, the head, and the first of the frames that ask.
 
     Returns:
-        `[B, T, H, D]`
+        `[B, T', H, D]`
     """
     count, heads, length, dim = query.shape
     outputs = query.new_empty(count, length, heads, dim)
-    step = max(64, BLOCK_SCORES // length)
+    step = max(64, BLOCK_SCORES // key.shape[2])
     for row in range(count):
         asking, asked = (query[row].float() * scale).contiguous(), key[row].float().contiguous()
         summed = value[row].transpose(1, 2).contiguous()
@@ -55,9 +55,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, scale: float, add_bias: Ad
     return outputs
 
 
-def is_worth(query: Tensor) -> bool:
-    """Whether `attend` is faster than torch's kernel for queries `[B, H, T, D]`, and gives no gradients in vain."""
-    return query.shape[2] >= MIN_FRAMES and has_slow_mkl(query.device) and not torch.is_grad_enabled()
+def is_worth(key: Tensor) -> bool:
+    """Whether `attend` is faster than torch's kernel for keys `[B, H, T, D]`, and gives no gradients in vain."""
+    return key.shape[2] >= MIN_FRAMES and has_slow_mkl(key.device) and not torch.is_grad_enabled()
 
 
 def blocked_attention_forward(  # noqa: PLR0917 - as transformers calls it
@@ -71,7 +71,7 @@ def blocked_attention_forward(  # noqa: PLR0917 - as transformers calls it
 ) -> tuple[Tensor, None]:
     """In the place of transformers' attention functions; with a mask its own runs."""
     is_full = attention_mask is None and query.shape == key.shape and not getattr(module, "is_causal", False)
-    if is_full and is_worth(query):
+    if is_full and is_worth(key):
         return attend(query, key, value, query.shape[-1] ** -0.5 if scaling is None else scaling), None
     return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
 

@@ -14,11 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers.activations import GELUActivation
 
 from speechfeat.encoders.masking import MaskedGroupNorm
 from speechfeat.encoders.modules import change_class
-from speechfeat.encoders.onednn import GELU, NOTHING, convolve_image, derived, multiply
+from speechfeat.encoders.onednn import GELU, NOTHING, convolve_image, derived, is_gelu, multiply
 
 # Windows of the first layer get weights of zero up to a multiple of this, which makes their product faster.
 ALIGN = 16
@@ -58,9 +57,9 @@ def to_channels_last(layer: nn.Module) -> None:
 def convolve(conv: nn.Conv1d, inputs: Tensor, activation: nn.Module | None = None) -> Tensor:
     """A convolution and the activation behind it, `[B, C, T]` -> `[B, C', T']`."""
     weight = derived(conv, "channels last", [conv.weight], lambda: _wide(conv.weight.detach()))
-    applied = GELU if _is_gelu(activation) else NOTHING
+    applied = GELU if is_gelu(activation) else NOTHING
     outputs = convolve_image(_wide(inputs.to(weight.dtype)), weight, conv.bias, conv, applied)[:, :, 0]
-    return outputs if activation is None or _is_gelu(activation) else activation(outputs)
+    return outputs if activation is None or is_gelu(activation) else activation(outputs)
 
 
 def _wide(values: Tensor) -> Tensor:
@@ -115,10 +114,5 @@ def _product(
     if extra:  # padding by nothing copies, too
         given, weight = F.pad(given, (0, extra)), F.pad(weight, (0, extra))
     bias = None if bias is None else bias.to(dtype)
-    outputs = multiply(given, weight, bias, GELU if _is_gelu(activation) else NOTHING)
-    return outputs if activation is None or _is_gelu(activation) else activation(outputs)
-
-
-def _is_gelu(activation: nn.Module | None) -> bool:
-    """Whether it is the GELU of the error function, which oneDNN has."""
-    return type(activation) is GELUActivation or (isinstance(activation, nn.GELU) and activation.approximate == "none")
+    outputs = multiply(given, weight, bias, GELU if is_gelu(activation) else NOTHING)
+    return outputs if activation is None or is_gelu(activation) else activation(outputs)

@@ -19,11 +19,9 @@ from speechfeat.encoders.biased_attention import mask_bias, shifted
 from speechfeat.encoders.blocked_attention import attend, is_worth
 from speechfeat.encoders.masking import Padding
 from speechfeat.encoders.modules import change_class
-from speechfeat.encoders.onednn import NOTHING, RELU, SILU, convolve_image, derived, laid_out, lay_out, multiply
-from speechfeat.encoders.precision import OneDnnLinear
+from speechfeat.encoders.onednn import NOTHING, RELU, SILU, convolve_image, derived, laid_out, lay_out, multiply, normed
+from speechfeat.encoders.precision import is_plain
 
-# Layers whose weights say all of what they do: not those that an adapter or 8 bits have taken the place of.
-PLAIN = (nn.Linear, OneDnnLinear, nn.Conv1d)
 # Positions are made for so many frames, or for twice as many as often as it takes.
 FIRST_POSITIONS = 128
 
@@ -64,28 +62,21 @@ class FusedBlock(nn.Module):
         layers = [layer for half in halves for layer in (half.linear1, half.linear2)]
         layers += [attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj, attention.relative_k_proj]
         layers += [conv.pointwise_conv1, conv.depthwise_conv, conv.pointwise_conv2]
-        is_plain = attention.num_key_value_groups == 1 and all(type(layer) in PLAIN for layer in layers)
-        if torch.is_grad_enabled() or self.training or not is_plain:
+        is_known = attention.num_key_value_groups == 1 and all(map(is_plain, layers))
+        if torch.is_grad_enabled() or self.training or not is_known:
             given = {"attention_mask": attention_mask, "position_embeddings": position_embeddings}
             return super().forward(hidden_states, **given, **options)
         states = _feed_forward(hidden_states.float(), stock.norm_feed_forward1, stock.feed_forward1)
         states = _attention(states, stock.norm_self_att, attention, self.padding, self.frequencies)
         states = _convolution(states, stock.norm_conv, conv, self.padding)
         states = _feed_forward(states, stock.norm_feed_forward2, stock.feed_forward2)
-        return _norm(states, stock.norm_out)
-
-
-def _norm(states: Tensor, norm: nn.LayerNorm, like: nn.Module | None = None) -> Tensor:
-    """Layer norm, in the dtype of the weights of a layer that follows."""
-    normed = F.layer_norm(states, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
-    weight: Any = norm.weight if like is None else like.weight
-    return normed.to(weight.dtype)
+        return normed(states, stock.norm_out)
 
 
 def _feed_forward(states: Tensor, norm: nn.LayerNorm, layers: Any) -> Tensor:
     """States and half of what the layers give of them; halving the weights of the second halves that exactly."""
     first, second = layers.linear1, layers.linear2
-    inner = multiply(_norm(states, norm, first), laid_out(first), first.bias, SILU)
+    inner = multiply(normed(states, norm, first), laid_out(first), first.bias, SILU)
     weight, bias = derived(
         second,
         "halved",
@@ -140,12 +131,12 @@ def _attention(states: Tensor, norm: nn.LayerNorm, attention: Any, padding: Padd
     """States and what attention with relative positions (Dai et al., 2019) gives of them."""
     count, length, _ = states.shape
     weight, bias, difference = _projection(attention)
-    projected = multiply(_norm(states, norm, attention.q_proj), weight, bias)
+    projected = multiply(normed(states, norm, attention.q_proj), weight, bias)
     query, key, value = projected.view(count, length, 3, *difference.shape).unbind(2)
     asking = (query.float() + difference).flatten(0, 1).transpose(0, 1)
     places = _positions(attention, length, frequencies)
     query, key, value = (one.transpose(1, 2) for one in (query, key, value))
-    if is_worth(query) and not padding.padded:
+    if is_worth(key) and not padding.padded:
         heard = attend(query, key, value, attention.scaling, _adding(asking, places, length))
     else:
         scores = (asking @ places).view(len(places), count, length, -1)
@@ -173,7 +164,7 @@ def _adding(asking: Tensor, places: Tensor, length: int) -> Callable[[Tensor, in
 def _convolution(states: Tensor, norm: nn.LayerNorm, conv: Any, padding: Padding) -> Tensor:
     """States and what the convolution module gives of them."""
     first, middle, last = conv.pointwise_conv1, conv.depthwise_conv, conv.pointwise_conv2
-    inner = F.glu(multiply(_norm(states, norm, first), laid_out(first), first.bias), dim=-1)
+    inner = F.glu(multiply(normed(states, norm, first), laid_out(first), first.bias), dim=-1)
     if padding.padded:
         inner = inner.masked_fill_(~padding.mask(inner.shape[1], inner.device)[..., None], 0)
     after = conv.norm

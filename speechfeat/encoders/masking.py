@@ -19,6 +19,7 @@ class _InFlight(ThreadState):
 
     padded = False
     lengths: tuple[list[int], ...] = ()
+    wanted: int | None = None
 
     def __init__(self) -> None:
         self.masks: dict[tuple, Tensor] = {}
@@ -35,18 +36,24 @@ class Padding:
         self.stages = tuple(stages)
         self._in_flight = _InFlight()
 
-    def set(self, sizes: Sequence[int], width: int) -> None:
-        """Announce a batch: `sizes` valid inputs of the first stage, padded to `width`."""
+    def set(self, sizes: Sequence[int], width: int, wanted: int | None = None) -> None:
+        """Announce a batch: `sizes` valid inputs of the first stage, padded to `width`; the frames wanted, or None."""
         lengths = [list(sizes)]
         for stage in self.stages:
             lengths.append([stage.count(length) for length in lengths[-1]])
         state = self._in_flight
         state.padded, state.lengths, state.masks = any(size != width for size in sizes), tuple(lengths), {}
+        state.wanted = wanted
 
     @property
     def padded(self) -> bool:
         """Whether some inputs of the batch are shorter than it is wide."""
         return self._in_flight.padded
+
+    @property
+    def wanted(self) -> int | None:
+        """Of the deepest block, the frames that anybody asks for: of a window of silence the first; None for all."""
+        return self._in_flight.wanted
 
     def lengths(self, depth: int = -1) -> list[int]:
         """Valid lengths after the first `depth` stages; -1 means after all of them."""

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.activations import GELUActivation
 
 T = TypeVar("T")
 # Weights of a module that are laid out beside themselves, at most: 3.2 GB in float32.
@@ -117,3 +119,15 @@ def convolve_image(
         like.groups,
         *applied,
     )
+
+
+def normed(states: Tensor, norm: nn.LayerNorm, like: nn.Module | None = None) -> Tensor:
+    """Layer norm, in the dtype of the weights of a layer that follows."""
+    values = F.layer_norm(states, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+    weight: Any = norm.weight if like is None else like.weight
+    return values.to(weight.dtype)
+
+
+def is_gelu(activation: nn.Module | None) -> bool:
+    """Whether it is the GELU of the error function, which oneDNN has."""
+    return type(activation) is GELUActivation or (isinstance(activation, nn.GELU) and activation.approximate == "none")

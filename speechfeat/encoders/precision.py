@@ -119,6 +119,11 @@ class OneDnnLinear(nn.Linear):
         return multiply(inputs.to(dtype), laid_out(self) if self.lays_out else self.weight, self.bias)
 
 
+def is_plain(layer: nn.Module) -> bool:
+    """Whether the weights of a layer say all of what it does: neither an adapter nor 8 bits have taken its place."""
+    return type(layer) in (nn.Linear, OneDnnLinear, nn.Conv1d)
+
+
 class Int8Linear(nn.Linear):
     """A linear layer on a CPU with weights in int8, a scale for each output; inputs are rounded to 8 bits, too.
 

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from transformers.masking_utils import create_bidirectional_mask
 
 from speechfeat.encoders.backbone import Backbone
-from speechfeat.encoders.biased_attention import BlockedGatedAttention, ConformerAttention, GatedBiasAttention
+from speechfeat.encoders.biased_attention import ConformerAttention, GatedBiasAttention, UnweightedGatedAttention
 from speechfeat.encoders.blocked_attention import attend_in_blocks
 from speechfeat.encoders.channels_last import to_channels_last
 from speechfeat.encoders.compiling import fuse_blocks
@@ -128,13 +128,13 @@ class WaveformBackbone(SampleBackbone):
             return
         for layer in (*layers, *(embedding.conv for embedding in self._position_embeddings())):
             to_channels_last(layer)
-        if model.config.model_type == "wavlm":
+        kind = model.config.model_type
+        self.pads_fast = kind in (*PACKED, "wavlm")
+        if kind == "wavlm":
             for block in model.encoder.layers:
-                change_class(block.attention, BlockedGatedAttention)
-        elif model.config.model_type in PACKED:
-            self.pads_fast = True
-            if has_slow_mkl(device):
-                attend_in_blocks(model)
+                change_class(block.attention, UnweightedGatedAttention)
+        elif kind in PACKED and has_slow_mkl(device):
+            attend_in_blocks(model)
 
     def _position_embeddings(self) -> list[Any]:
         """Those that are convolutions and keep the number of frames."""

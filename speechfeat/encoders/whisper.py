@@ -21,8 +21,11 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from speechfeat.encoders.backbone import Backbone
 from speechfeat.encoders.blocked_attention import attend_in_blocks
+from speechfeat.encoders.channels_last import convolve
 from speechfeat.encoders.checkpoint import CheckpointOptions, audio_encoder
-from speechfeat.encoders.precision import has_slow_mkl
+from speechfeat.encoders.fused_whisper import fuse_whisper
+from speechfeat.encoders.onednn import has_room
+from speechfeat.encoders.precision import has_slow_mkl, prefers_onednn
 from speechfeat.errors import ModelError
 from speechfeat.units import FrameGrid, Stage
 
@@ -30,6 +33,9 @@ from speechfeat.units import FrameGrid, Stage
 KEY_MAPPING = {r"^(model\.)?(encoder|audio_tower)\.": ""}
 
 ENCODERS = (WhisperEncoder, VoxtralEncoder)
+
+# Behind each of the convolutions.
+APPLIED = nn.GELU()
 
 # Name of `attend_by_utterance` among transformers' attention functions.
 BY_UTTERANCE = "speechfeat_by_utterance"
@@ -45,6 +51,8 @@ class WhisperBackbone(Backbone):
     """
 
     is_reentrant = True
+    # Whether convolutions and blocks run as `fused_whisper` has them.
+    is_fused = False
 
     def __init__(self, encoder: PreTrainedModel, extractor: WhisperFeatureExtractor, short_window: bool) -> None:
         grid = FrameGrid(extractor.sampling_rate, (_mel_stage(extractor), *map(_stage, (encoder.conv1, encoder.conv2))))
@@ -71,9 +79,15 @@ class WhisperBackbone(Backbone):
         return {"short_window": self.short_window} | {name: getattr(self.extractor, name) for name in names}
 
     def accelerate(self, device: torch.device) -> None:
-        """Faster attention, where a CPU has it."""
-        if has_slow_mkl(device) and not self.short_window:
-            attend_in_blocks(self.module)
+        """On a CPU fewer passes over states, and faster attention."""
+        encoder = self.module
+        if device.type != "cpu" or self.short_window:
+            return
+        if prefers_onednn(device, encoder.conv1.weight.dtype) and has_room(encoder):
+            fuse_whisper(encoder.layers, self.padding)
+            self.is_fused = True
+        elif has_slow_mkl(device):
+            attend_in_blocks(encoder)
 
     def prepare(self, samples: np.ndarray) -> np.ndarray:
         """Log-mel frames, `[N]` -> `[N', F]`: of the utterance, or of the whole window."""
@@ -104,7 +118,18 @@ class WhisperBackbone(Backbone):
     def forward(self, inputs: Tensor, sizes: Sequence[int]) -> object:
         """Run the stock model on its window, or its modules on what there is."""
         features = inputs.transpose(1, 2)
-        return self._forward_short(features, sizes) if self.short_window else self.module(features)
+        if self.short_window:
+            return self._forward_short(features, sizes)
+        return self.module(features) if torch.is_grad_enabled() or not self.is_fused else self._forward_fused(features)
+
+    def _forward_fused(self, features: Tensor) -> Tensor:
+        encoder = self.module
+        for conv in (encoder.conv1, encoder.conv2):
+            features = convolve(conv, features, APPLIED)
+        states = features.transpose(1, 2) + encoder.embed_positions.weight
+        for block in encoder.layers:
+            states = block(states)
+        return encoder.layer_norm(states)
 
     def _forward_short(self, features: Tensor, sizes: Sequence[int]) -> Tensor:
         # The stock forward refuses anything but the whole window; these are its own steps. Whisper's weights raise
