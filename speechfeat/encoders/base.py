@@ -28,8 +28,10 @@ from speechfeat.types import ALL_FRAMES, Batch, Frames, Hidden, Landed, Wanted
 GPU_MEMORY_SHARE = 0.5
 # Weights of an encoder whose utterances run side by side, where they can.
 SMALL = 25_000_000
-# On a CPU short utterances run together up to so many seconds: more gain nothing and leave the cache.
+# On a CPU short utterances run together up to so many seconds: more gain nothing and leave the cache, in which half
+# precision has room for twice as many.
 GROUP_SECONDS = 12.0
+GROUP_SECONDS_HALF = 24.0
 # How long the others of a group are beside its longest, at least.
 GROUP_SHARE = 0.8
 
@@ -212,8 +214,9 @@ class BaseEncoder:
         if not on_cpu or self.pads_on_cpu:
             return [list(items)]
         costs = [self.cost(self.grid.seconds(count)) for count in num_samples]
+        most = GROUP_SECONDS if self.precision.dtype == torch.float32 else GROUP_SECONDS_HALF
         # Every stream has something to do.
-        budget = min(GROUP_SECONDS, sum(costs) / self.num_streams)
+        budget = min(most, sum(costs) / self.num_streams)
         least = GROUP_SHARE if self.backbone.pads_fast else 1.0
         return plan_groups([len(one) for one in inputs], costs, budget, least)
 
@@ -288,7 +291,7 @@ class BaseEncoder:
         """Audio in a batch that suits the device and its free memory; on a CPU it is only what is read together."""
         if self.device.type != "cuda":
             # Of several streams some have nothing to do at the end of a batch.
-            return self.cpu_batch_seconds * (1 if self.num_streams == 1 else 2 * self.num_streams)
+            return self.cpu_batch_seconds * (1 if self.num_streams == 1 else 4 * self.num_streams)
         if self._bytes_per_second is None:
             torch.cuda.reset_peak_memory_stats(self.device)
             before = torch.cuda.memory_allocated(self.device)
