@@ -9,17 +9,21 @@ import copy
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import ParakeetEncoder, ParakeetEncoderConfig
+from transformers import ParakeetEncoder, ParakeetEncoderConfig, PreTrainedModel, WhisperConfig
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from benchmarks.limits import DTYPES, matrix_rate
 from speechfeat.encoders.blocked_attention import attend
 from speechfeat.encoders.channels_last import convolve
 from speechfeat.encoders.fused_conformer import fuse_conformer
+from speechfeat.encoders.fused_whisper import fuse_whisper
 from speechfeat.encoders.masking import Padding
 from speechfeat.encoders.precision import OneDnnLinear, Precision, has_onednn, has_slow_mkl
 
@@ -67,24 +71,47 @@ def convolutions(dtype: torch.dtype) -> Iterator[tuple[str, float, Call, Call]]:
 def conformer_blocks(dtype: torch.dtype) -> Iterator[tuple[str, float, Call, Call]]:
     """As `linear_layers`; a block of the size of `conformer-s`."""
     sizes = {"hidden_size": 192, "intermediate_size": 768, "num_attention_heads": 4, "num_key_value_heads": 4}
-    stock = ParakeetEncoder(ParakeetEncoderConfig(num_hidden_layers=1, **sizes)).eval()
-    stock.set_attn_implementation("sdpa")
-    Precision(str(dtype).removeprefix("torch.")).convert(stock, torch.device("cpu"))
-    fused, padding = copy.deepcopy(stock), Padding(())
+    stock, padding = ParakeetEncoder(ParakeetEncoderConfig(num_hidden_layers=1, **sizes)), Padding(())
+    fused = _twin(stock, dtype)
     fuse_conformer(fused, padding)
-
-    def run(encoder: ParakeetEncoder, states: torch.Tensor, positions: torch.Tensor) -> None:
-        padding.set([states.shape[1]] * len(states), states.shape[1])
-        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-            encoder.layers[0](states, position_embeddings=positions)
-
     for count, length in ((1, 25), (12, 25), (1, 300)):
         states = torch.randn(count, length, sizes["hidden_size"])
-        positions = stock.encode_positions(states)
-        with FlopCounterMode(display=False) as counter:
-            run(stock, states, positions)
-        calls = (lambda one=one, given=(states, positions): run(one, *given) for one in (stock, fused))
-        yield f"conformer block, {count} x {length} frames", counter.get_total_flops() / 1e9, *calls
+        padding.set([length] * count, length)
+        ways = _both(stock, fused, dtype, states, position_embeddings=stock.encode_positions(states))
+        yield f"conformer block, {count} x {length} frames", *ways
+
+
+def whisper_blocks(dtype: torch.dtype) -> Iterator[tuple[str, float, Call, Call]]:
+    """As `linear_layers`; a block of the size of Whisper tiny, of all frames and as the deepest for 12 s."""
+    config = WhisperConfig(d_model=384, encoder_ffn_dim=1536, encoder_attention_heads=6, encoder_layers=1)
+    stock, padding = WhisperEncoder(config), Padding(())
+    fused, length = _twin(stock, dtype), config.max_source_positions
+    fuse_whisper(fused.layers, padding)
+    states = torch.randn(1, length, config.d_model)
+    for wanted in (length, 600):
+        padding.set([length], length, wanted)
+        yield f"Whisper block, {wanted} of {length} frames", *_both(stock, fused, dtype, states, attention_mask=None)
+
+
+def _twin(encoder: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """A copy of an encoder, which is brought to a dtype, and to torch's attention, in place."""
+    encoder.eval().set_attn_implementation("sdpa")
+    Precision(str(dtype).removeprefix("torch.")).convert(encoder, torch.device("cpu"))
+    return copy.deepcopy(encoder)
+
+
+def _both(
+    stock: PreTrainedModel, fused: PreTrainedModel, dtype: torch.dtype, states: torch.Tensor, **given: Any
+) -> tuple[float, Call, Call]:
+    """GFLOP of an encoder's first block, and it and its twin's on states `[B, T, D]`."""
+
+    def run(encoder: Any) -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            encoder.layers[0](states, **given)
+
+    with FlopCounterMode(display=False) as counter:
+        run(stock)
+    return counter.get_total_flops() / 1e9, partial(run, stock), partial(run, fused)
 
 
 def seconds(call: Call) -> float:
@@ -103,7 +130,7 @@ def main() -> None:
             continue
         print(f"\n{name}, GFLOP/s; a large product {matrix_rate('cpu', name) / 1e9:.0f}")
         print(f"{'':42} torch   ours   ratio")
-        for cases in (linear_layers, attentions, convolutions, conformer_blocks):
+        for cases in (linear_layers, attentions, convolutions, conformer_blocks, whisper_blocks):
             for label, work, stock, ours in cases(dtype):
                 stock(), ours()
                 times = [(seconds(stock), seconds(ours)) for _ in range(CALLS)]

@@ -198,9 +198,10 @@ def print_table(outcomes: Outcomes, per_second: float, disk: float) -> None:
             continue
         ratio = statistics.median(one.speed / other.speed for one, other in zip(found, first, strict=True))
         share = statistics.median(one.encoding * per_second / one.rate for one in found)
+        limit = "-" if math.isnan(share) else f"{share:.0%}"
         middle = Outcome(*(statistics.median(values) for values in zip(*found, strict=True)))
         print(
-            f"{way:30} {middle.speed:11.1f} {ratio:17.2f}x {middle.encoding:9.1f} {share:6.0%} "
+            f"{way:30} {middle.speed:11.1f} {ratio:17.2f}x {middle.encoding:9.1f} {limit:>6} "
             f"{middle.rate / 1e9:8.0f} {middle.idle:6.0%} {middle.written / disk:6.1%} "
             f"{max(one.memory for one in found) / 2**20:5.0f} MiB"
         )
