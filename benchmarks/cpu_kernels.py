@@ -34,7 +34,7 @@ Call = Callable[[], object]
 
 def linear_layers(dtype: torch.dtype) -> Iterator[tuple[str, float, Call, Call]]:
     """A name, GFLOP, and both ways, of each size."""
-    for inputs, outputs in ((384, 1536), (768, 768), (768, 3072)):
+    for inputs, outputs in ((384, 1536), (768, 768), (768, 3072), (3072, 768)):
         stock, other = nn.Linear(inputs, outputs).to(dtype), OneDnnLinear(inputs, outputs).to(dtype)
         for rows in (50, 600):
             states = torch.randn(rows, inputs, dtype=dtype)
