@@ -54,17 +54,16 @@ def plan_groups(sizes: Sequence[int], costs: Sequence[float], budget: float, lea
         [[0, 1, 2], [3]]
     """
     groups: list[list[int]] = []
-    longest, most = 0, 0.0
+    shortest, longest, most = 0, 0, 0.0
     for item, (size, cost) in enumerate(zip(sizes, costs, strict=True)):
-        if groups:
-            shortest = min(sizes[one] for one in groups[-1])
-            fits = max(most, cost) * (len(groups[-1]) + 1) <= budget
-            if fits and min(shortest, size) >= least * max(longest, size):
-                groups[-1].append(item)
-                longest, most = max(longest, size), max(most, cost)
-                continue
-        groups.append([item])
-        longest, most = size, cost
+        joined = min(shortest, size), max(longest, size), max(most, cost)
+        fits = groups and joined[2] * (len(groups[-1]) + 1) <= budget
+        if fits and joined[0] >= least * joined[1]:
+            groups[-1].append(item)
+            shortest, longest, most = joined
+        else:
+            groups.append([item])
+            shortest, longest, most = size, size, cost
     return groups
 
 
