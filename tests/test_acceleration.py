@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from speechfeat.batching import pad
-from speechfeat.encoders import compiling, onednn
+from speechfeat.encoders import compiling
 from speechfeat.encoders.backbone import Backbone
 from speechfeat.encoders.base import Encoder
 from speechfeat.encoders.blocked_attention import attend
@@ -149,24 +149,6 @@ def test_weights_laid_out_are_made_anew_when_they_change_and_are_not_copied() ->
                 assert torch.allclose(one(inputs), expected, atol=1e-5)
         with torch.no_grad():
             layer.weight.mul_(2)
-
-
-def test_a_product_in_shares_is_the_whole_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onednn, "has_amx", lambda: True)
-    layer = OneDnnLinear(24, onednn.LONE_OUTPUTS).bfloat16()
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-            for shape in ((1, 500, 24), (2, 300, 24), (3, 1000, 24), (8, 24)):
-                inputs = torch.randn(shape)
-                # In float64, which autocast leaves alone.
-                expected = inputs.bfloat16().double() @ layer.weight.double().T + layer.bias.double()
-                found = layer(inputs)
-                assert found.shape == expected.shape
-                assert torch.allclose(found.double(), expected, atol=0.02)
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_weights_of_large_models_are_not_kept_twice(monkeypatch: pytest.MonkeyPatch) -> None:

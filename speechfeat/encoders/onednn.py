@@ -6,7 +6,6 @@ memory again: of the largest models nothing is.
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -17,11 +16,6 @@ from transformers.activations import GELUActivation
 T = TypeVar("T")
 # Weights of a module that are laid out beside themselves, at most: 3.2 GB in float32.
 MOST_WEIGHTS = 800_000_000
-# Products of as many rows with as many outputs (those of base-sized models) oneDNN gives to one of two threads, with
-# AMX; in shares of fewer rows both have some, and it takes up to half the time (`python -m benchmarks.cpu_kernels`).
-LONE_ROWS = range(480, 1025)
-LONE_OUTPUTS = 768
-SHARE_ROWS = 384
 # What oneDNN applies to a product before it is written.
 Applied = tuple[str, list[float], str]
 NOTHING: Applied = ("none", [], "")
@@ -99,29 +93,6 @@ def multiply(
     if add.dtype == inputs.dtype:
         return torch.ops.mkldnn._linear_pointwise.binary(inputs, add, weight, bias, "add")
     return add + torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, *NOTHING)
-
-
-def multiply_on_all_threads(inputs: Tensor, weight: Tensor, bias: Tensor | None, outputs: int) -> Tensor:
-    """As `multiply`, in shares where oneDNN would leave one of two threads without work.
-
-    Args:
-        inputs: `[..., C]`.
-        weight: as it is, or from `lay_out`.
-        bias: `[C']`, or None.
-        outputs: C'.
-    """
-    rows = inputs.shape[:-1].numel()
-    is_lone = outputs == LONE_OUTPUTS and rows in LONE_ROWS and inputs.dtype == torch.bfloat16
-    if not is_lone or torch.get_num_threads() != 2 or not has_amx():
-        return multiply(inputs, weight, bias)
-    shares = inputs.reshape(rows, -1).tensor_split(-(-rows // SHARE_ROWS))
-    return torch.cat([multiply(one, weight, bias) for one in shares]).view(*inputs.shape[:-1], outputs)
-
-
-@cache
-def has_amx() -> bool:
-    """Whether the processor multiplies tiles of bfloat16."""
-    return bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())
 
 
 def convolve_image(

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from speechfeat.encoders.onednn import has_amx, has_room, laid_out, multiply_on_all_threads
+from speechfeat.encoders.onednn import has_room, laid_out, multiply
 from speechfeat.errors import ParameterError
 
 INT8 = "int8"
@@ -100,7 +100,8 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
-        return has_amx() or bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())
+        checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        return any(getattr(torch.cpu, check, bool)() for check in checks)
     return False
 
 
@@ -115,8 +116,7 @@ class OneDnnLinear(nn.Linear):
         wants_half = torch.is_autocast_enabled("cpu")
         if torch.is_grad_enabled() or wants_half == (dtype == torch.float32) or not inputs.is_floating_point():
             return super().forward(inputs)
-        weight = laid_out(self) if self.lays_out else self.weight
-        return multiply_on_all_threads(inputs.to(dtype), weight, self.bias, self.out_features)
+        return multiply(inputs.to(dtype), laid_out(self) if self.lays_out else self.weight, self.bias)
 
 
 def is_plain(layer: nn.Module) -> bool:
