@@ -20,6 +20,7 @@ from speechfeat.encoders.blocked_attention import attend, is_worth
 from speechfeat.encoders.masking import Padding
 from speechfeat.encoders.modules import change_class
 from speechfeat.encoders.onednn import NOTHING, RELU, SILU, convolve_image, derived, laid_out, lay_out, multiply, normed
+from speechfeat.encoders.packing import join
 from speechfeat.encoders.precision import is_plain
 
 # Positions are made for so many frames, or for twice as many as often as it takes.
@@ -98,10 +99,10 @@ def _projection(attention: Any) -> _Projection:
     layers = (attention.q_proj, attention.k_proj, attention.v_proj)
 
     def make() -> _Projection:
-        biases = [layer.weight.new_zeros(len(layer.weight)) if layer.bias is None else layer.bias for layer in layers]
-        biases[0] = (biases[0] + attention.bias_u.flatten()).to(layers[0].weight.dtype)
-        weight = lay_out(torch.cat([layer.weight for layer in layers]))
-        return _Projection(weight, torch.cat(biases), (attention.bias_v - attention.bias_u).float())
+        joined, content = join(layers), attention.bias_u.flatten()
+        asking = (joined.bias[: len(content)] + content).to(joined.bias.dtype)
+        bias = torch.cat([asking, joined.bias[len(content) :]])
+        return _Projection(lay_out(joined.weight), bias, (attention.bias_v - attention.bias_u).float())
 
     weights = [one for layer in layers for one in (layer.weight, layer.bias)]
     return derived(attention, "projection", [*weights, attention.bias_u, attention.bias_v], make)

@@ -17,6 +17,7 @@ from speechfeat.encoders.blocked_attention import attend, is_worth
 from speechfeat.encoders.masking import Padding
 from speechfeat.encoders.modules import change_class
 from speechfeat.encoders.onednn import GELU, derived, is_gelu, laid_out, lay_out, multiply, normed
+from speechfeat.encoders.packing import join
 from speechfeat.encoders.precision import is_plain
 
 
@@ -73,7 +74,7 @@ def _keys_and_values(attention: Any) -> tuple[Tensor, Tensor]:
     layers = (attention.k_proj, attention.v_proj)
 
     def make() -> tuple[Tensor, Tensor]:
-        biases = [layer.weight.new_zeros(len(layer.weight)) if layer.bias is None else layer.bias for layer in layers]
-        return lay_out(torch.cat([layer.weight for layer in layers])), torch.cat(biases)
+        joined = join(layers)
+        return lay_out(joined.weight), joined.bias
 
     return derived(attention, "keys and values", [one for layer in layers for one in (layer.weight, layer.bias)], make)
