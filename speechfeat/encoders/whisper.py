@@ -86,7 +86,8 @@ class WhisperBackbone(Backbone):
         if prefers_onednn(device, encoder.conv1.weight.dtype) and has_room(encoder):
             fuse_whisper(encoder.layers, self.padding)
             self.is_fused = True
-        elif has_slow_mkl(device):
+        # Fused or not: a block whose layers are in 8 bits, or adapters, runs as the library has it.
+        if has_slow_mkl(device):
             attend_in_blocks(encoder)
 
     def prepare(self, samples: np.ndarray) -> np.ndarray:
