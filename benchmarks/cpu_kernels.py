@@ -10,26 +10,31 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import ParakeetEncoder, ParakeetEncoderConfig, PreTrainedModel, WhisperConfig
+from transformers import ParakeetEncoder, ParakeetEncoderConfig, Wav2Vec2Config, WhisperConfig
+from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2Encoder
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from benchmarks.limits import DTYPES, matrix_rate
 from speechfeat.encoders.blocked_attention import attend
 from speechfeat.encoders.channels_last import convolve
 from speechfeat.encoders.fused_conformer import fuse_conformer
+from speechfeat.encoders.fused_wav2vec2 import fuse_waveform
 from speechfeat.encoders.fused_whisper import fuse_whisper
 from speechfeat.encoders.masking import Padding
 from speechfeat.encoders.precision import OneDnnLinear, Precision, has_onednn, has_slow_mkl
+from speechfeat.encoders.shapes import writes_code
 
 CALLS = 9
 HEADS, DIM = 12, 64
+ATTENTION = {"attn_implementation": "sdpa"}
 Call = Callable[[], object]
+M = TypeVar("M", bound=nn.Module)
 
 
 def linear_layers(dtype: torch.dtype) -> Iterator[tuple[str, float, Call, Call]]:
@@ -71,7 +76,7 @@ def convolutions(dtype: torch.dtype) -> Iterator[tuple[str, float, Call, Call]]:
 def conformer_blocks(dtype: torch.dtype) -> Iterator[tuple[str, float, Call, Call]]:
     """As `linear_layers`; a block of the size of `conformer-s`."""
     sizes = {"hidden_size": 192, "intermediate_size": 768, "num_attention_heads": 4, "num_key_value_heads": 4}
-    stock, padding = ParakeetEncoder(ParakeetEncoderConfig(num_hidden_layers=1, **sizes)), Padding(())
+    stock, padding = ParakeetEncoder(ParakeetEncoderConfig(num_hidden_layers=1, **ATTENTION, **sizes)), Padding(())
     outline, fused = _twins(stock, dtype)
     fuse_conformer(fused, padding)
     for count, length in ((1, 25), (12, 25), (1, 300)):
@@ -83,7 +88,7 @@ def conformer_blocks(dtype: torch.dtype) -> Iterator[tuple[str, float, Call, Cal
 
 def whisper_blocks(dtype: torch.dtype) -> Iterator[tuple[str, float, Call, Call]]:
     """As `linear_layers`; a block of the size of Whisper tiny, of all frames and as the deepest for 12 s."""
-    config = WhisperConfig(d_model=384, encoder_ffn_dim=1536, encoder_attention_heads=6, encoder_layers=1)
+    config = WhisperConfig(d_model=384, encoder_ffn_dim=1536, encoder_attention_heads=6, encoder_layers=1, **ATTENTION)
     stock, padding = WhisperEncoder(config), Padding(())
     (outline, fused), length = _twins(stock, dtype), config.max_source_positions
     fuse_whisper(fused.layers, padding)
@@ -94,16 +99,41 @@ def whisper_blocks(dtype: torch.dtype) -> Iterator[tuple[str, float, Call, Call]
         yield f"Whisper block, {wanted} of {length} frames", *ways
 
 
-def _twins(encoder: PreTrainedModel, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedModel]:
-    """An encoder's shapes alone, and a copy of it; it is brought to a dtype, and to torch's attention, in place."""
-    encoder.eval().set_attn_implementation("sdpa")
+def waveform_blocks(dtype: torch.dtype) -> Iterator[tuple[str, float, Call, Call]]:
+    """As `linear_layers`; a block of wav2vec 2.0's size, as one is in half precision with AMX."""
+    if not writes_code(torch.device("cpu"), dtype):
+        return
+    stock, padding = Wav2Vec2Encoder(Wav2Vec2Config(num_hidden_layers=1, **ATTENTION)), Padding(())
+    outline, fused = _twins(stock, dtype)
+    fuse_waveform(fused.layers, padding, is_pre_norm=False)
+    for length in (100, 320, 512, 640, 768, 1024):
+        states = torch.randn(1, length, 768)
+        padding.set([length], length)
+        yield f"wav2vec 2.0 block, {length} frames", *_blocks((outline, stock, fused), states)
+
+
+def first_products(dtype: torch.dtype) -> Iterator[tuple[str, float, float]]:
+    """A name, the seconds of a product of a number of frames that was not met before, and those of the next such."""
+    for inputs, outputs in ((768, 768), (768, 3072), (3072, 768)):
+        layer = OneDnnLinear(inputs, outputs).to(dtype)
+        times = []
+        for rows in (401, 501, 601, 701, 801):
+            states = torch.randn(rows, inputs, dtype=dtype)
+            times.append([seconds(partial(layer, states)) for _ in range(2)])
+        first, second = (statistics.median(part) for part in zip(*times[1:], strict=True))
+        yield f"linear {inputs} to {outputs}, 501 to 801 frames", first, second
+
+
+def _twins(encoder: M, dtype: torch.dtype) -> tuple[M, M]:
+    """An encoder's shapes alone, and a copy of it; it is brought to a dtype in place."""
+    encoder.eval()
     outline = copy.deepcopy(encoder).to("meta")
     Precision(str(dtype).removeprefix("torch.")).convert(encoder, torch.device("cpu"))
     return outline, copy.deepcopy(encoder)
 
 
 def _blocks(
-    encoders: tuple[PreTrainedModel, PreTrainedModel, PreTrainedModel],
+    encoders: tuple[M, M, M],
     states: torch.Tensor,
     **given: torch.Tensor | None,
 ) -> tuple[float, Call, Call]:
@@ -135,7 +165,7 @@ def main() -> None:
             continue
         print(f"\n{name}, GFLOP/s; a large product {matrix_rate('cpu', name) / 1e9:.0f}")
         print(f"{'':42} torch   ours   ratio")
-        for cases in (linear_layers, attentions, convolutions, conformer_blocks, whisper_blocks):
+        for cases in (linear_layers, attentions, convolutions, conformer_blocks, whisper_blocks, waveform_blocks):
             for label, work, stock, ours in cases(dtype):
                 # As encoders are run, which take half precision by it.
                 with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
@@ -143,6 +173,10 @@ def main() -> None:
                     times = [(seconds(stock), seconds(ours)) for _ in range(CALLS)]
                 one, other = (statistics.median(pair) for pair in zip(*times, strict=True))
                 print(f"{label:42} {work / one:5.0f}  {work / other:5.0f}  {one / other:5.2f}x")
+        print(f"\n{'ms of ours, ' + name:42} first   then")
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            for label, first, second in first_products(dtype):
+                print(f"{label:42} {1e3 * first:5.1f}  {1e3 * second:5.1f}")
 
 
 if __name__ == "__main__":

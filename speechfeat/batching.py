@@ -67,17 +67,18 @@ def plan_groups(sizes: Sequence[int], costs: Sequence[float], budget: float, lea
     return groups
 
 
-def pad(inputs: Sequence[np.ndarray], num_samples: Sequence[int], *, pinned: bool = False) -> Batch:
+def pad(inputs: Sequence[np.ndarray], num_samples: Sequence[int], *, width: int = 0, pinned: bool = False) -> Batch:
     """Stack inputs `[N]` or `[N, F]` of different lengths, zeros past each; whole numbers stay whole.
 
     Args:
         inputs: of each utterance.
         num_samples: that each was made from.
+        width: of the stack, at least; that of the longest is enough.
         pinned: in memory that a GPU reads by itself.
     """
     sizes = [len(one) for one in inputs]
     dtype = torch.int64 if np.issubdtype(inputs[0].dtype, np.integer) else torch.float32
-    padded = torch.zeros((len(inputs), max(sizes), *inputs[0].shape[1:]), dtype=dtype, pin_memory=pinned)
+    padded = torch.zeros((len(inputs), max(*sizes, width), *inputs[0].shape[1:]), dtype=dtype, pin_memory=pinned)
     rows = padded.numpy()
     for row, one in enumerate(inputs):
         rows[row, : len(one)] = one

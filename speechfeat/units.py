@@ -31,6 +31,10 @@ class Stage(NamedTuple):
             return 0
         return max(0, (num_inputs + self.pad_left + self.pad_right - self.kernel) // self.stride + 1)
 
+    def fewest(self, count: int) -> int:
+        """Inputs, at least 1, that give `count` windows, of at least 1."""
+        return max(1, (count - 1) * self.stride + self.kernel - self.pad_left - self.pad_right)
+
 
 @dataclass(frozen=True)
 class FrameGrid:
@@ -92,8 +96,7 @@ class FrameGrid:
         """The shortest input that gives a frame; anything shorter is padded to it and flagged `short`."""
         needed = 1
         for stage in reversed(self.stages):
-            needed = (needed - 1) * stage.stride + stage.kernel - stage.pad_left - stage.pad_right
-            needed = max(1, needed)
+            needed = stage.fewest(needed)
         return needed
 
     def num_frames(self, num_samples: int) -> int:

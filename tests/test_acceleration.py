@@ -2,7 +2,7 @@
 
 import copy
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -46,6 +46,14 @@ def encoder_made_for(case: Case, device: str | None, monkeypatch: pytest.MonkeyP
         return case.encoder("all")
 
 
+def have_amx(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Round lengths and share rows out in float32, as is done in half precision on a CPU with AMX."""
+    for user in ("base", "wav2vec2", "fused_whisper"):
+        monkeypatch.setattr(f"speechfeat.encoders.{user}.writes_code", lambda _device, _dtype: True)
+    monkeypatch.setattr("speechfeat.encoders.shapes.SHARE_ROWS", 32)
+    monkeypatch.setattr("speechfeat.encoders.fused_whisper.WANTED_UNIT", 8)
+
+
 def _all_subclasses(base: type) -> list[type]:
     return [found for one in base.__subclasses__() for found in (one, *_all_subclasses(one))]
 
@@ -55,10 +63,13 @@ def _for_device(accelerate: Callable, device: str | None) -> Callable:
 
 
 @pytest.mark.usefixtures("uncompiled")
-@pytest.mark.parametrize(("device", "blocks"), [("cpu", True), ("cpu", False), ("cuda", False)])
+@pytest.mark.parametrize(
+    ("device", "blocks", "rounds"),
+    [("cpu", True, False), ("cpu", False, False), ("cpu", False, True), ("cuda", False, False)],
+)
 @pytest.mark.parametrize("case", ACCELERATED, ids=lambda case: case.name)
 def test_faster_modules_compute_the_same(
-    case: Case, device: str, blocks: bool, monkeypatch: pytest.MonkeyPatch
+    case: Case, device: str, blocks: bool, rounds: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("speechfeat.encoders.wav2vec2.has_slow_mkl", lambda _device: blocks)
     monkeypatch.setattr("speechfeat.encoders.blocked_attention.has_slow_mkl", lambda _device: blocks)
@@ -68,6 +79,8 @@ def test_faster_modules_compute_the_same(
     monkeypatch.setattr("speechfeat.encoders.blocked_attention.BLOCK_SCORES", 1000)
     clips = speech_like(*LENGTHS)
     stock = encode_together(encoder_made_for(case, None, monkeypatch), clips)
+    if rounds:
+        have_amx(monkeypatch)
     faster = encoder_made_for(case, device, monkeypatch)
     together = encode_together(faster, clips)
     alone = [faster.encode_prepared([faster.prepare(clip)], [len(clip)])[0] for clip in clips]
@@ -76,20 +89,41 @@ def test_faster_modules_compute_the_same(
             assert np.abs(values - expected).max() / expected.std() < 1e-4
 
 
+@pytest.mark.parametrize("rounds", [False, True])
 @pytest.mark.parametrize("layer", ["penultimate", "last", 1])
 def test_frames_that_nobody_asks_for_are_left_out_of_the_deepest_block(
-    layer: str | int, monkeypatch: pytest.MonkeyPatch
+    layer: str | int, rounds: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("speechfeat.encoders.whisper.prefers_onednn", lambda _device, _dtype: True)
+    if rounds:
+        have_amx(monkeypatch)
     case = next(case for case in CASES if case.name == "Whisper")
     clips = speech_like(*LENGTHS)
     encoder, everything = case.encoder(layer), case.encoder("all")
     batch = pad([encoder.prepare(clip) for clip in clips], [len(clip) for clip in clips])
-    assert encoder.forward(batch).states.shape[2] == max(encoder.num_frames(len(clip)) for clip in clips)
+    wanted = max(encoder.num_frames(len(clip)) for clip in clips)
+    assert encoder.forward(batch).states.shape[2] == (-(-wanted // 8) * 8 if rounds else wanted)
     found, expected = encode_together(encoder, clips), encode_together(everything, clips)
     (index,) = encoder.selection.indices
     for values, of_all in zip(found, expected, strict=True):
         assert np.abs(values[0] - of_all[index]).max() / of_all[index].std() < 1e-5
+
+
+def test_lengths_are_rounded_to_few_widths_where_code_is_written_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    have_amx(monkeypatch)
+    encoder = GROUP_NORMED[0].encoder("last")
+    forward, widths = encoder.backbone.forward, set()
+
+    def watch(inputs: torch.Tensor, sizes: Sequence[int]) -> object:
+        widths.add(inputs.shape[1])
+        return forward(inputs, sizes)
+
+    monkeypatch.setattr(encoder.backbone, "forward", watch)
+    clips = speech_like(*range(32000, 64000, 640))
+    for clip in clips:
+        (found,) = encoder.encode_prepared([encoder.prepare(clip)], [len(clip)])
+        assert found.shape[1] == encoder.num_frames(len(clip))
+    assert len(widths) < 20 < len(clips)
 
 
 @pytest.mark.parametrize("case", GROUP_NORMED, ids=lambda case: case.name)

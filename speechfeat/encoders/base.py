@@ -17,6 +17,7 @@ from speechfeat.encoders.devices import choose_device, is_out_of_memory
 from speechfeat.encoders.flights import Flight
 from speechfeat.encoders.modules import weight_hash
 from speechfeat.encoders.precision import INT8, Precision
+from speechfeat.encoders.shapes import writes_code
 from speechfeat.encoders.streams import Streams
 from speechfeat.encoders.taps import LayerTaps
 from speechfeat.errors import AudioError, InputError, ModelError
@@ -220,6 +221,11 @@ class BaseEncoder:
         least = GROUP_SHARE if self.backbone.pads_fast else 1.0
         return plan_groups([len(one) for one in inputs], costs, budget, least)
 
+    @property
+    def _rounds(self) -> bool:
+        """Whether lengths are rounded up; inputs are brought to int8 by the largest of a batch, padding among them."""
+        return self.backbone.pads_fast and self.dtype != INT8 and writes_code(self.device, self.precision.dtype)
+
     def out_of_memory(self, num_samples: int) -> InputError:
         """The error of an input of `num_samples` samples that does not fit into the memory even by itself."""
         raise NotImplementedError
@@ -236,7 +242,9 @@ class BaseEncoder:
             began = torch.cuda.Event(enable_timing=True) if is_cuda else time.perf_counter()
             if not isinstance(began, float):
                 began.record()
-            return [Flight(self.forward(pad(inputs, num_samples, pinned=is_cuda)), wanted, began)]
+            width = self.backbone.padding.rounded(max(map(len, inputs))) if self._rounds else 0
+            batch = pad(inputs, num_samples, width=width, pinned=is_cuda)
+            return [Flight(self.forward(batch), wanted, began)]
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -273,10 +281,12 @@ class BaseEncoder:
                 stack.enter_context(context)
             # States of several layers are stacked, and have to have the same frames.
             wanted = max(num_frames) if len(self.selection.indices) == 1 else None
-            self.backbone.padding.set(batch.sizes, batch.inputs.shape[1], wanted)
+            padding, width = self.backbone.padding, batch.inputs.shape[1]
+            padding.set(batch.sizes, width, wanted)
             inputs = batch.inputs.to(self.device, non_blocking=True)
             states = self._taps.run(lambda: self.backbone.forward(inputs, batch.sizes))
-        self._check_frames(states.shape[2], max(num_frames), batch.num_samples)
+        beyond = padding.frames(width) - max(padding.lengths())
+        self._check_frames(states.shape[2] - beyond, max(num_frames), batch.num_samples)
         return Hidden(states, num_frames)
 
     def _check_frames(self, found: int, promised: int, num_samples: Sequence[int]) -> None:

@@ -19,6 +19,10 @@ from speechfeat.encoders.modules import change_class
 from speechfeat.encoders.onednn import GELU, derived, is_gelu, laid_out, lay_out, multiply, normed
 from speechfeat.encoders.packing import join
 from speechfeat.encoders.precision import is_plain
+from speechfeat.encoders.shapes import writes_code
+
+# Where products are slow to make for a new number of frames, those of the deepest block have a multiple of this.
+WANTED_UNIT = 128
 
 
 def fuse_whisper(blocks: nn.ModuleList, padding: Padding) -> None:
@@ -46,6 +50,8 @@ class FusedWhisperBlock(nn.Module):
         if as_before or attention_mask is not None:
             return super().forward(hidden_states, attention_mask, **options)
         wanted = self.padding.wanted if self.blocks[-1] is self else None
+        if wanted is not None and writes_code(hidden_states.device, stock.fc1.weight.dtype):
+            wanted = -(-wanted // WANTED_UNIT) * WANTED_UNIT
         states = _attention(hidden_states, stock.self_attn_layer_norm, attention, wanted)
         inner = normed(states, stock.final_layer_norm, stock.fc1)
         inner = multiply(inner, laid_out(stock.fc1), stock.fc1.bias, GELU)

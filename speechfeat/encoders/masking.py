@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from speechfeat.encoders.shapes import rounded
 from speechfeat.encoders.thread_state import ThreadState
 from speechfeat.units import Stage
 
@@ -44,6 +45,19 @@ class Padding:
         state = self._in_flight
         state.padded, state.lengths, state.masks = any(size != width for size in sizes), tuple(lengths), {}
         state.wanted = wanted
+
+    def frames(self, size: int) -> int:
+        """Frames of so many inputs."""
+        for stage in self.stages:
+            size = stage.count(size)
+        return size
+
+    def rounded(self, size: int) -> int:
+        """Inputs, no fewer than `size`, of which there are few numbers: all that give a rounded number of frames."""
+        following = rounded(self.frames(size)) + 1
+        for stage in reversed(self.stages):
+            following = stage.fewest(following)
+        return max(size, following - 1)
 
     @property
     def padded(self) -> bool:

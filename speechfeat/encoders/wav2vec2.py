@@ -17,10 +17,13 @@ from speechfeat.encoders.biased_attention import ConformerAttention, GatedBiasAt
 from speechfeat.encoders.blocked_attention import attend_in_blocks
 from speechfeat.encoders.channels_last import to_channels_last
 from speechfeat.encoders.compiling import fuse_blocks
+from speechfeat.encoders.fused_wav2vec2 import fuse_waveform
 from speechfeat.encoders.masking import MaskedGroupNorm, zero_padding_before
 from speechfeat.encoders.modules import change_class
+from speechfeat.encoders.onednn import has_room
 from speechfeat.encoders.packing import Packing, pack_blocks
 from speechfeat.encoders.precision import has_onednn, has_slow_mkl
+from speechfeat.encoders.shapes import writes_code
 from speechfeat.encoders.time_major import BlockedGroupConv, TimeMajorConvolution, TimeMajorFrontEnd
 from speechfeat.units import FrameGrid, Stage, conv_stages
 
@@ -133,6 +136,8 @@ class WaveformBackbone(SampleBackbone):
         if kind == "wavlm":
             for block in model.encoder.layers:
                 change_class(block.attention, UnweightedGatedAttention)
+        if self.pads_fast and writes_code(device, layers[0].conv.weight.dtype) and has_room(model):
+            fuse_waveform(self.blocks, self.padding, is_pre_norm=_is_pre_norm(model))
         elif kind in PACKED and has_slow_mkl(device):
             attend_in_blocks(model)
 
@@ -184,7 +189,12 @@ def _norm_is_last(model: PreTrainedModel) -> bool:
     """Whether `encoder.layer_norm` follows the blocks; in post-norm models it comes before them."""
     if model.config.model_type == "wav2vec2-conformer":
         return True
-    return bool(getattr(model.config, "do_stable_layer_norm", False)) and hasattr(model.encoder, "layer_norm")
+    return _is_pre_norm(model) and hasattr(model.encoder, "layer_norm")
+
+
+def _is_pre_norm(model: PreTrainedModel) -> bool:
+    """Whether norms are before attention and feed-forward layers, not behind them."""
+    return bool(getattr(model.config, "do_stable_layer_norm", False))
 
 
 def backbone(model: PreTrainedModel, feature_extractor: Any, options: object) -> WaveformBackbone:

@@ -1,0 +1,47 @@
+"""Few shapes for products on a CPU with AMX, and rows in shares that all of its cores multiply.
+
+For every new number of rows oneDNN writes code, which on such a processor takes from 5 to 50 ms a product: of
+recordings of which each has another length, a fifth of the time. So lengths are rounded up, to 16 in an octave. And a
+product of few outputs it gives to one core where there are some 450 to 1,200 rows; to shares of 320 it puts two
+(`python -m benchmarks.cpu_kernels`).
+"""
+
+import torch
+
+# Rows of a product, at most, and what shares are multiples of.
+SHARE_ROWS = 320
+SHARE_UNIT = 16
+# Lengths in an octave; beyond so many frames code is little beside what it runs.
+LENGTHS_IN_OCTAVE = 16
+MOST_ROUNDED = 2048
+
+
+def writes_code(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether products in a dtype on a device are made by code that is written for their shape in so long a time."""
+    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", bool)
+    return device.type == "cpu" and dtype in (torch.bfloat16, torch.float16) and has_amx()
+
+
+def rounded(count: int) -> int:
+    """The next of few numbers, at most a sixteenth above a count; large ones stay as they are.
+
+    Example:
+        >>> rounded(31), rounded(49), rounded(506), rounded(2049)
+        (31, 50, 512, 2049)
+    """
+    if count > MOST_ROUNDED:
+        return count
+    step = max(1, 2 ** (count.bit_length() - 1) // LENGTHS_IN_OCTAVE)
+    return -(-count // step) * step
+
+
+def shares(rows: int) -> list[slice]:
+    """Rows in shares of about one size.
+
+    Example:
+        >>> shares(700)
+        [slice(0, 240, None), slice(240, 480, None), slice(480, 700, None)]
+    """
+    count = -(-rows // SHARE_ROWS)
+    size = -(-rows // count // SHARE_UNIT) * SHARE_UNIT
+    return [slice(first, min(first + size, rows)) for first in range(0, rows, size)]
