@@ -32,6 +32,7 @@ LAYERS = [
         "encoders.catalog",
         "encoders.thread_state",
         "encoders.streams",
+        "encoders.shapes",
         "encoders.masking",
         "encoders.modules",
         "encoders.onednn",

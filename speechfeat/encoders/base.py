@@ -243,8 +243,7 @@ class BaseEncoder:
             if not isinstance(began, float):
                 began.record()
             width = self.backbone.padding.rounded(max(map(len, inputs))) if self._rounds else 0
-            batch = pad(inputs, num_samples, width=width, pinned=is_cuda)
-            return [Flight(self.forward(batch), wanted, began)]
+            return [Flight(self.forward(pad(inputs, num_samples, width=width, pinned=is_cuda)), wanted, began)]
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -281,12 +280,10 @@ class BaseEncoder:
                 stack.enter_context(context)
             # States of several layers are stacked, and have to have the same frames.
             wanted = max(num_frames) if len(self.selection.indices) == 1 else None
-            padding, width = self.backbone.padding, batch.inputs.shape[1]
-            padding.set(batch.sizes, width, wanted)
+            self.backbone.padding.set(batch.sizes, batch.inputs.shape[1], wanted)
             inputs = batch.inputs.to(self.device, non_blocking=True)
             states = self._taps.run(lambda: self.backbone.forward(inputs, batch.sizes))
-        beyond = padding.frames(width) - max(padding.lengths())
-        self._check_frames(states.shape[2] - beyond, max(num_frames), batch.num_samples)
+        self._check_frames(states.shape[2] - self.backbone.padding.beyond, max(num_frames), batch.num_samples)
         return Hidden(states, num_frames)
 
     def _check_frames(self, found: int, promised: int, num_samples: Sequence[int]) -> None:

@@ -82,11 +82,8 @@ class FusedWaveformBlock(nn.Module):
     def _finish(self, states: Tensor, heard: Tensor) -> Tensor:
         """States `[n, D]` after the block, of those before it and what they heard."""
         stock: Any = self
-        out, first, last = (
-            stock.attention.out_proj,
-            stock.feed_forward.intermediate_dense,
-            stock.feed_forward.output_dense,
-        )
+        out, half = stock.attention.out_proj, stock.feed_forward
+        first, last = half.intermediate_dense, half.output_dense
         states = multiply(heard, laid_out(out), out.bias, add=states)
         if not self.is_pre_norm:
             states = normed(states, stock.layer_norm)

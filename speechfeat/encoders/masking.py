@@ -21,6 +21,7 @@ class _InFlight(ThreadState):
     padded = False
     lengths: tuple[list[int], ...] = ()
     wanted: int | None = None
+    beyond = 0
 
     def __init__(self) -> None:
         self.masks: dict[tuple, Tensor] = {}
@@ -44,7 +45,7 @@ class Padding:
             lengths.append([stage.count(length) for length in lengths[-1]])
         state = self._in_flight
         state.padded, state.lengths, state.masks = any(size != width for size in sizes), tuple(lengths), {}
-        state.wanted = wanted
+        state.wanted, state.beyond = wanted, self.frames(width) - max(lengths[-1])
 
     def frames(self, size: int) -> int:
         """Frames of so many inputs."""
@@ -68,6 +69,11 @@ class Padding:
     def wanted(self) -> int | None:
         """Of the deepest block, the frames that anybody asks for: of a window of silence the first; None for all."""
         return self._in_flight.wanted
+
+    @property
+    def beyond(self) -> int:
+        """Frames of the batch past those of its longest utterance."""
+        return self._in_flight.beyond
 
     def lengths(self, depth: int = -1) -> list[int]:
         """Valid lengths after the first `depth` stages; -1 means after all of them."""
