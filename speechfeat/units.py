@@ -36,6 +36,20 @@ class Stage(NamedTuple):
         return max(1, (count - 1) * self.stride + self.kernel - self.pad_left - self.pad_right)
 
 
+def count_windows(stages: Sequence[Stage], num_inputs: int) -> int:
+    """Windows of the last of several stages for inputs of the first."""
+    for stage in stages:
+        num_inputs = stage.count(num_inputs)
+    return num_inputs
+
+
+def fewest_inputs(stages: Sequence[Stage], count: int) -> int:
+    """Inputs of the first of several stages, at least 1, that give `count` windows of the last."""
+    for stage in reversed(stages):
+        count = stage.fewest(count)
+    return count
+
+
 @dataclass(frozen=True)
 class FrameGrid:
     """When each frame of an encoder happens, from the arithmetic of its own front end.
@@ -94,17 +108,11 @@ class FrameGrid:
     @cached_property
     def min_samples(self) -> int:
         """The shortest input that gives a frame; anything shorter is padded to it and flagged `short`."""
-        needed = 1
-        for stage in reversed(self.stages):
-            needed = stage.fewest(needed)
-        return needed
+        return fewest_inputs(self.stages, 1)
 
     def num_frames(self, num_samples: int) -> int:
         """Frames of an input of `num_samples` samples."""
-        count = num_samples
-        for stage in self.stages:
-            count = stage.count(count)
-        return count
+        return count_windows(self.stages, num_samples)
 
     def times(self, num_frames: int, start: float = 0.0) -> np.ndarray:
         """Centre of each frame in seconds, `[T]` float64, for an input that starts at `start` seconds."""

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from speechfeat.encoders.biased_attention import gates
 from speechfeat.encoders.masking import Padding
 from speechfeat.encoders.modules import change_class
-from speechfeat.encoders.onednn import GELU, derived, is_gelu, laid_out, lay_out, multiply, normed
-from speechfeat.encoders.packing import join
+from speechfeat.encoders.onednn import GELU, is_gelu, laid_out, multiply, normed
+from speechfeat.encoders.packing import joined
 from speechfeat.encoders.precision import is_plain
 from speechfeat.encoders.shapes import shares
 
@@ -63,7 +63,7 @@ class FusedWaveformBlock(nn.Module):
         count, length, dim = states.shape
         attention = stock.attention
         asking = normed(states, stock.layer_norm) if self.is_pre_norm else states
-        weight, added = _projection(attention)
+        weight, added = joined(attention, "projection", (attention.q_proj, attention.k_proj, attention.v_proj))
         rows = asking.flatten(0, 1).to(weight.dtype)
         projected = rows.new_empty(len(rows), 3 * dim)
         for share in shares(len(rows)):
@@ -91,14 +91,3 @@ class FusedWaveformBlock(nn.Module):
         inner = multiply(inner.to(first.weight.dtype), laid_out(first), first.bias, GELU)
         states = multiply(inner, laid_out(last), last.bias, add=states)
         return states if self.is_pre_norm else normed(states, stock.final_layer_norm)
-
-
-def _projection(attention: Any) -> tuple[Tensor, Tensor]:
-    """Weights, laid out, and biases of one product for queries, keys and values."""
-    layers = (attention.q_proj, attention.k_proj, attention.v_proj)
-
-    def make() -> tuple[Tensor, Tensor]:
-        joined = join(layers)
-        return lay_out(joined.weight), joined.bias
-
-    return derived(attention, "projection", [one for layer in layers for one in (layer.weight, layer.bias)], make)

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from speechfeat.encoders.blocked_attention import attend, is_worth
 from speechfeat.encoders.masking import Padding
 from speechfeat.encoders.modules import change_class
-from speechfeat.encoders.onednn import GELU, derived, is_gelu, laid_out, lay_out, multiply, normed
-from speechfeat.encoders.packing import join
+from speechfeat.encoders.onednn import GELU, is_gelu, laid_out, multiply, normed
+from speechfeat.encoders.packing import joined
 from speechfeat.encoders.precision import is_plain
 from speechfeat.encoders.shapes import writes_code
 
@@ -62,7 +62,8 @@ def _attention(states: Tensor, norm: nn.LayerNorm, attention: Any, wanted: int |
     """The first states, or all, and what attention gives of them."""
     count, length, _ = states.shape
     heard = normed(states, norm, attention.q_proj)
-    weight, bias = _keys_and_values(attention)
+    # Keys of Whisper have no bias.
+    weight, bias = joined(attention, "keys and values", (attention.k_proj, attention.v_proj))
     key, value = multiply(heard, weight, bias).view(count, length, 2, attention.num_heads, -1).transpose(1, 3).unbind(2)
     out = attention.out_proj
     states, asking = states[:, :wanted], heard[:, :wanted]
@@ -73,14 +74,3 @@ def _attention(states: Tensor, norm: nn.LayerNorm, attention: Any, wanted: int |
     else:
         given = F.scaled_dot_product_attention(query, key, value, scale=attention.scaling).transpose(1, 2)
     return multiply(given.flatten(2), laid_out(out), out.bias, add=states)
-
-
-def _keys_and_values(attention: Any) -> tuple[Tensor, Tensor]:
-    """Weights, laid out, and biases of one product; keys of Whisper have no bias."""
-    layers = (attention.k_proj, attention.v_proj)
-
-    def make() -> tuple[Tensor, Tensor]:
-        joined = join(layers)
-        return lay_out(joined.weight), joined.bias
-
-    return derived(attention, "keys and values", [one for layer in layers for one in (layer.weight, layer.bias)], make)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from speechfeat.encoders.shapes import rounded
 from speechfeat.encoders.thread_state import ThreadState
-from speechfeat.units import Stage
+from speechfeat.units import Stage, count_windows, fewest_inputs
 
 
 class _InFlight(ThreadState):
@@ -45,20 +45,12 @@ class Padding:
             lengths.append([stage.count(length) for length in lengths[-1]])
         state = self._in_flight
         state.padded, state.lengths, state.masks = any(size != width for size in sizes), tuple(lengths), {}
-        state.wanted, state.beyond = wanted, self.frames(width) - max(lengths[-1])
-
-    def frames(self, size: int) -> int:
-        """Frames of so many inputs."""
-        for stage in self.stages:
-            size = stage.count(size)
-        return size
+        state.wanted, state.beyond = wanted, count_windows(self.stages, width) - max(lengths[-1])
 
     def rounded(self, size: int) -> int:
         """Inputs, no fewer than `size`, of which there are few numbers: all that give a rounded number of frames."""
-        following = rounded(self.frames(size)) + 1
-        for stage in reversed(self.stages):
-            following = stage.fewest(following)
-        return max(size, following - 1)
+        following = rounded(count_windows(self.stages, size)) + 1
+        return max(size, fewest_inputs(self.stages, following) - 1)
 
     @property
     def padded(self) -> bool:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from speechfeat.encoders.masking import Padding
+from speechfeat.encoders.onednn import derived, lay_out
 
 
 class Packing:
@@ -114,6 +115,16 @@ def join(layers: Sequence[nn.Linear]) -> nn.Linear:
     ]
     joined.bias = nn.Parameter(torch.cat(biases), requires_grad=False)
     return joined
+
+
+def joined(owner: nn.Module, name: str, layers: Sequence[nn.Linear]) -> tuple[Tensor, Tensor]:
+    """Weights, laid out, and biases of one product that gives the outputs of several layers, kept with a module."""
+
+    def make() -> tuple[Tensor, Tensor]:
+        one = join(layers)
+        return lay_out(one.weight), one.bias
+
+    return derived(owner, name, [part for layer in layers for part in (layer.weight, layer.bias)], make)
 
 
 def pack_blocks(blocks: Sequence[Any], packing: Packing) -> None:
