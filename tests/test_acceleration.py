@@ -48,7 +48,7 @@ def encoder_made_for(case: Case, device: str | None, monkeypatch: pytest.MonkeyP
 
 def have_amx(monkeypatch: pytest.MonkeyPatch) -> None:
     """Round lengths and share rows out in float32, as is done in half precision on a CPU with AMX."""
-    for user in ("base", "wav2vec2", "fused_whisper"):
+    for user in ("base", "wav2vec2", "fused_whisper", "fused_conformer"):
         monkeypatch.setattr(f"speechfeat.encoders.{user}.writes_code", lambda _device, _dtype: True)
     monkeypatch.setattr("speechfeat.encoders.shapes.SHARE_ROWS", 32)
     monkeypatch.setattr("speechfeat.encoders.fused_whisper.WANTED_UNIT", 8)

@@ -17,7 +17,10 @@ from torch.nn import functional as F
 
 from speechfeat.encoders.masking import MaskedGroupNorm
 from speechfeat.encoders.modules import change_class
-from speechfeat.encoders.onednn import GELU, NOTHING, convolve_image, derived, is_gelu, multiply
+from speechfeat.encoders.onednn import GELU, NOTHING, convolve_image, derived, is_gelu, lay_out, multiply
+from speechfeat.encoders.precision import has_slow_mkl
+from speechfeat.encoders.shapes import pieces
+from speechfeat.encoders.time_major import stride_taps, stride_weights
 
 # Windows of the first layer get weights of zero up to a multiple of this, which makes their product faster.
 ALIGN = 16
@@ -56,9 +59,45 @@ def to_channels_last(layer: nn.Module) -> None:
 
 def convolve(conv: nn.Conv1d, inputs: Tensor, activation: nn.Module | None = None) -> Tensor:
     """A convolution and the activation behind it, `[B, C, T]` -> `[B, C', T']`."""
+    if not any(conv.padding) and conv.groups == 1 and conv.dilation == (1,) and not has_slow_mkl(inputs.device):
+        states = inputs.transpose(1, 2).to(conv.weight.dtype).contiguous()
+        multiply_all = _add_strides if states.dtype == torch.float32 else _whole_windows
+        return multiply_all(conv, states, activation).transpose(1, 2)
     weight = derived(conv, "channels last", [conv.weight], lambda: _wide(conv.weight.detach()))
     applied = GELU if is_gelu(activation) else NOTHING
     outputs = convolve_image(_wide(inputs.to(weight.dtype)), weight, conv.bias, conv, applied)[:, :, 0]
+    return outputs if activation is None or is_gelu(activation) else activation(outputs)
+
+
+def _add_strides(conv: nn.Conv1d, inputs: Tensor, activation: nn.Module | None) -> Tensor:
+    """An unpadded convolution as sums of products, then the activation, `[B, T, C]` -> `[B, T', C']`."""
+    weights = derived(conv, "strides", [conv.weight], lambda: stride_weights(conv))
+    taps = stride_taps(inputs, conv.stride[0], conv.kernel_size[0])
+    outputs = inputs.new_empty(*taps[0].shape[:2], conv.out_channels)
+    for row, own in enumerate(outputs):
+        if conv.bias is None:
+            torch.mm(taps[0][row], weights[0], out=own)
+        else:
+            torch.addmm(conv.bias, taps[0][row], weights[0], out=own)
+        for others, weight in zip(taps[1:], weights[1:], strict=True):
+            own.addmm_(others[row], weight)
+    if is_gelu(activation):
+        return torch.ops.aten.gelu_(outputs)
+    return outputs if activation is None else activation(outputs)
+
+
+def _whole_windows(conv: nn.Conv1d, inputs: Tensor, activation: nn.Module | None) -> Tensor:
+    """The same as products of whole windows, which are rounded once; a piece of them is in the cache."""
+    count, length, channels = inputs.shape
+    (kernel,), (stride,) = conv.kernel_size, conv.stride
+    frames = (length - kernel) // stride + 1
+    windows = inputs.as_strided((count, frames, kernel * channels), (length * channels, stride * channels, 1))
+    rows = windows[0] if count == 1 else windows.flatten(0, 1)
+    weight = derived(conv, "windows", [conv.weight], lambda: lay_out(conv.weight.detach().transpose(1, 2).flatten(1)))
+    outputs = rows.new_empty(count * frames, conv.out_channels)
+    for piece in pieces(len(rows)):
+        outputs[piece] = multiply(rows[piece], weight, conv.bias, GELU if is_gelu(activation) else NOTHING)
+    outputs = outputs.view(count, frames, -1)
     return outputs if activation is None or is_gelu(activation) else activation(outputs)
 
 

@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import ParakeetEncoder
 
-from speechfeat.encoders.biased_attention import mask_bias, shifted
+from speechfeat.encoders.biased_attention import shifted
 from speechfeat.encoders.blocked_attention import attend, is_worth
 from speechfeat.encoders.masking import Padding
 from speechfeat.encoders.modules import change_class
 from speechfeat.encoders.onednn import NOTHING, RELU, SILU, convolve_image, derived, laid_out, lay_out, multiply, normed
 from speechfeat.encoders.packing import join
 from speechfeat.encoders.precision import is_plain
+from speechfeat.encoders.shapes import lengthen, widened, writes_code
 
 # Positions are made for so many frames, or for twice as many as often as it takes.
 FIRST_POSITIONS = 128
@@ -132,21 +133,22 @@ def _attention(states: Tensor, norm: nn.LayerNorm, attention: Any, padding: Padd
     """States and what attention with relative positions (Dai et al., 2019) gives of them."""
     count, length, _ = states.shape
     weight, bias, difference = _projection(attention)
-    projected = multiply(normed(states, norm, attention.q_proj), weight, bias)
-    query, key, value = projected.view(count, length, 3, *difference.shape).unbind(2)
+    width = widened(length) if writes_code(states.device, weight.dtype) else length
+    projected = lengthen(multiply(normed(states, norm, attention.q_proj), weight, bias), width)
+    query, key, value = projected.view(count, width, 3, *difference.shape).unbind(2)
     asking = (query.float() + difference).flatten(0, 1).transpose(0, 1)
-    places = _positions(attention, length, frequencies)
+    places = _positions(attention, width, frequencies)
     query, key, value = (one.transpose(1, 2) for one in (query, key, value))
     if is_worth(key) and not padding.padded:
-        heard = attend(query, key, value, attention.scaling, _adding(asking, places, length))
+        heard = attend(query, key, value, attention.scaling, _adding(asking, places, width))
     else:
-        scores = (asking @ places).view(len(places), count, length, -1)
-        bias = shifted(scores, length, length)
-        if padding.padded:
-            bias = bias + mask_bias(padding, length, scores)[..., :length]
+        scores = (asking @ places).view(len(places), count, width, -1)
+        bias = shifted(scores, width, width)
+        if padding.padded or width > length:
+            bias.masked_fill_(~padding.mask(width, bias.device)[:, None, None], -torch.inf)
         heard = F.scaled_dot_product_attention(query, key, value, bias, scale=attention.scaling).transpose(1, 2)
     out = attention.o_proj
-    return multiply(heard.flatten(2), laid_out(out), out.bias, add=states)
+    return multiply(heard[:, :length].flatten(2), laid_out(out), out.bias, add=states)
 
 
 def _adding(asking: Tensor, places: Tensor, length: int) -> Callable[[Tensor, int, int, int], None]:

@@ -19,7 +19,7 @@ from speechfeat.encoders.modules import change_class
 from speechfeat.encoders.onednn import GELU, is_gelu, laid_out, multiply, normed
 from speechfeat.encoders.packing import joined
 from speechfeat.encoders.precision import is_plain
-from speechfeat.encoders.shapes import shares
+from speechfeat.encoders.shapes import lengthen, shares, widened
 
 
 def fuse_waveform(blocks: Iterable[nn.Module], padding: Padding, *, is_pre_norm: bool) -> None:
@@ -48,7 +48,8 @@ class FusedWaveformBlock(nn.Module):
         count, length, dim = hidden_states.shape
         bias = options.get("position_bias")
         if bias is None and hasattr(attention, "compute_bias"):
-            bias = attention.compute_bias(length, length).to(attention.q_proj.weight.dtype).contiguous()
+            width = widened(length)
+            bias = attention.compute_bias(width, width).to(attention.q_proj.weight.dtype).contiguous()
         states = hidden_states.float().reshape(count * length, dim)
         heard = self._attend(states.view(count, length, dim), bias)
         outputs = torch.empty_like(states)
@@ -64,19 +65,21 @@ class FusedWaveformBlock(nn.Module):
         attention = stock.attention
         asking = normed(states, stock.layer_norm) if self.is_pre_norm else states
         weight, added = joined(attention, "projection", (attention.q_proj, attention.k_proj, attention.v_proj))
-        rows = asking.flatten(0, 1).to(weight.dtype)
+        width = widened(length)
+        rows = lengthen(asking.to(weight.dtype), width).flatten(0, 1)
         projected = rows.new_empty(len(rows), 3 * dim)
         for share in shares(len(rows)):
             projected[share] = multiply(rows[share], weight, added)
-        projected = projected.view(count, length, 3, attention.num_heads, -1)
-        scaled = None if bias is None else gates(attention, rows.view(count, length, dim)).to(rows.dtype)
-        heard = torch.zeros_like(rows).view(count, length, attention.num_heads, -1)
+        projected = projected.view(count, width, 3, attention.num_heads, -1)
+        gate = None if bias is None else gates(attention, rows.view(count, width, dim)).to(rows.dtype)
+        heard = rows.new_zeros(count, length, attention.num_heads, dim // attention.num_heads)
         for row, valid in enumerate(self.padding.lengths()):
-            query, key, value = projected[row, None, :valid].permute(2, 0, 3, 1, 4).unbind(0)
-            of_pairs = None
-            if bias is not None and scaled is not None:
-                of_pairs = scaled[row, None, :valid].mT[..., None] * bias[:, :valid, :valid]
-            heard[row, :valid] = F.scaled_dot_product_attention(query, key, value, of_pairs)[0].transpose(0, 1)
+            span = widened(valid)
+            query, key, value = projected[row, None, :span].permute(2, 0, 3, 1, 4).unbind(0)
+            scaled = None if gate is None or bias is None else gate[row, :span].T[..., None] * bias[:, :span, :span]
+            of_pairs = _leave_out(scaled, valid, query)
+            of_frames = F.scaled_dot_product_attention(query, key, value, of_pairs)[0]
+            heard[row, :valid] = of_frames[:, :valid].transpose(0, 1)
         return heard.flatten(0, 1).flatten(1)
 
     def _finish(self, states: Tensor, heard: Tensor) -> Tensor:
@@ -91,3 +94,12 @@ class FusedWaveformBlock(nn.Module):
         inner = multiply(inner.to(first.weight.dtype), laid_out(first), first.bias, GELU)
         states = multiply(inner, laid_out(last), last.bias, add=states)
         return states if self.is_pre_norm else normed(states, stock.final_layer_norm)
+
+
+def _leave_out(bias: Tensor | None, valid: int, query: Tensor) -> Tensor | None:
+    """A bias of pairs `[H, T, T]`, or None, as attention of queries `[1, H, T, D]` takes it, without what is padded."""
+    length = query.shape[2]
+    if valid < length:
+        bias = query.new_zeros(1, 1, length) if bias is None else bias
+        bias[..., valid:] = -torch.inf
+    return None if bias is None else bias[None].expand(1, -1, length, length)

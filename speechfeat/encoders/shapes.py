@@ -3,14 +3,21 @@
 For every new number of rows oneDNN writes code, which on such a processor takes from 5 to 50 ms a product: of
 recordings of which each has another length, a fifth of the time. So lengths are rounded up, to 16 in an octave. And a
 product of few outputs it gives to one core where there are some 450 to 1,200 rows; to shares of 320 it puts two
-(`python -m benchmarks.cpu_kernels`).
+(`python -m benchmarks.cpu_kernels`). Its attention in half precision takes up to three times as long for a number of
+frames that fills no rows of AMX.
 """
 
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 # Rows of a product, at most, and what shares are multiples of.
 SHARE_ROWS = 320
 SHARE_UNIT = 16
+# Sizes of pieces, of those that are given to two cores.
+PIECES = (4096, 1536, 256)
+# Frames that torch's attention takes are a multiple of this.
+ATTENTION_UNIT = 16
 # Lengths in an octave; beyond so many frames code is little beside what it runs.
 LENGTHS_IN_OCTAVE = 16
 MOST_ROUNDED = 2048
@@ -35,6 +42,17 @@ def rounded(count: int) -> int:
     return -(-count // step) * step
 
 
+def widened(frames: int) -> int:
+    """The next number of frames that attention is fast for; it leaves those beyond out by a mask."""
+    return -(-frames // ATTENTION_UNIT) * ATTENTION_UNIT
+
+
+def lengthen(states: Tensor, frames: int) -> Tensor:
+    """States `[B, T, D]` with zeros up to so many frames; without a copy, where they are so many."""
+    missing = frames - states.shape[1]
+    return F.pad(states, (0, 0, 0, missing)) if missing else states
+
+
 def shares(rows: int) -> list[slice]:
     """Rows in shares of about one size.
 
@@ -45,3 +63,18 @@ def shares(rows: int) -> list[slice]:
     count = -(-rows // SHARE_ROWS)
     size = -(-rows // count // SHARE_UNIT) * SHARE_UNIT
     return [slice(first, min(first + size, rows)) for first in range(0, rows, size)]
+
+
+def pieces(rows: int) -> list[slice]:
+    """Rows in pieces of few sizes, whatever their number is; of the last some are in the piece before it, too.
+
+    Example:
+        >>> pieces(1800)
+        [slice(0, 1536, None), slice(1536, 1792, None), slice(1544, 1800, None)]
+    """
+    found, first = [], 0
+    for size in PIECES:
+        while rows - first >= size:
+            found.append(slice(first, first + size))
+            first += size
+    return [*found, slice(max(0, rows - PIECES[-1]), rows)] if first < rows else found

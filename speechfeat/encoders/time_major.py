@@ -21,8 +21,6 @@ BLOCK = 16
 class TimeMajorConv(nn.Module):
     """An unpadded convolution over time as matrix products, without its bias.
 
-    Windows overlap, so they are no matrix; but the taps of one stride, and then those of the next, are.
-
     Args:
         conv: with one group.
 
@@ -33,23 +31,37 @@ class TimeMajorConv(nn.Module):
     def __init__(self, conv: nn.Conv1d) -> None:
         super().__init__()
         self.stride, self.kernel = conv.stride[0], conv.kernel_size[0]
-        weights = conv.weight.permute(2, 1, 0).split(self.stride)
-        self.weights = nn.ParameterList(nn.Parameter(one.flatten(0, 1), requires_grad=False) for one in weights)
+        self.weights = nn.ParameterList(nn.Parameter(one, requires_grad=False) for one in stride_weights(conv))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Multiply the taps of each stride and add them up."""
-        inputs = inputs.to(self.weights[0].dtype).contiguous()
-        count, length, channels = inputs.shape
-        frames = (length - self.kernel) // self.stride + 1
-        strides = (inputs.stride(0), self.stride * channels, 1)
         outputs: Tensor | None = None
-        for number, weight in enumerate(self.weights):
-            first = number * self.stride * channels
-            taps = inputs.as_strided((count, frames, len(weight)), strides, inputs.storage_offset() + first)
-            every = weight.expand(count, -1, -1)
+        inputs = inputs.to(self.weights[0].dtype).contiguous()
+        for taps, weight in zip(stride_taps(inputs, self.stride, self.kernel), self.weights, strict=True):
+            every = weight.expand(len(taps), -1, -1)
             outputs = torch.bmm(taps, every) if outputs is None else outputs.baddbmm_(taps, every)
         assert outputs is not None
         return outputs
+
+
+def stride_weights(conv: nn.Conv1d) -> list[Tensor]:
+    """Weights `[S C, C']` of the S taps of each stride of a convolution of one group; of the last there may be fewer.
+
+    Windows overlap, so they are no matrix; but the taps of one stride, and then those of the next, are.
+    """
+    return [one.flatten(0, 1) for one in conv.weight.detach().permute(2, 1, 0).split(conv.stride[0])]
+
+
+def stride_taps(inputs: Tensor, stride: int, kernel: int) -> list[Tensor]:
+    """What such weights are multiplied with in contiguous inputs `[B, T, C]`, without a copy: `[B, T', S C]` each."""
+    count, length, channels = inputs.shape
+    frames = (length - kernel) // stride + 1
+    strides = (inputs.stride(0), stride * channels, 1)
+    taps = []
+    for first in range(0, kernel, stride):
+        shape = (count, frames, min(stride, kernel - first) * channels)
+        taps.append(inputs.as_strided(shape, strides, inputs.storage_offset() + first * channels))
+    return taps
 
 
 class WaveformConv(nn.Module):
