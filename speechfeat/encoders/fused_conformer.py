@@ -145,7 +145,7 @@ def _attention(states: Tensor, norm: nn.LayerNorm, attention: Any, padding: Padd
         scores = (asking @ places).view(len(places), count, width, -1)
         bias = shifted(scores, width, width)
         if padding.padded or width > length:
-            bias.masked_fill_(~padding.mask(width, bias.device)[:, None, None], -torch.inf)
+            padding.blank(bias, axis=3, value=-torch.inf)
         heard = F.scaled_dot_product_attention(query, key, value, bias, scale=attention.scaling).transpose(1, 2)
     out = attention.o_proj
     return multiply(heard[:, :length].flatten(2), laid_out(out), out.bias, add=states)
@@ -169,7 +169,7 @@ def _convolution(states: Tensor, norm: nn.LayerNorm, conv: Any, padding: Padding
     first, middle, last = conv.pointwise_conv1, conv.depthwise_conv, conv.pointwise_conv2
     inner = F.glu(multiply(normed(states, norm, first), laid_out(first), first.bias), dim=-1)
     if padding.padded:
-        inner = inner.masked_fill_(~padding.mask(inner.shape[1], inner.device)[..., None], 0)
+        padding.blank(inner)
     after = conv.norm
 
     def make() -> tuple[Tensor, Tensor]:
@@ -204,8 +204,7 @@ class FusedSubsampling(nn.Module):
                 depth += 1
             states = _convolve_mel(layer, states)
             if self.padding.padded:
-                valid = self.padding.mask(states.shape[1], states.device, depth)
-                states = states.masked_fill_(~valid[..., None, None], 0)
+                self.padding.blank(states, depth)
         linear = stock.linear
         count, length, *shape = states.shape
 

@@ -22,6 +22,7 @@ class _InFlight(ThreadState):
     lengths: tuple[list[int], ...] = ()
     wanted: int | None = None
     beyond = 0
+    attended: tuple[Tensor, Tensor] | None = None
 
     def __init__(self) -> None:
         self.masks: dict[tuple, Tensor] = {}
@@ -45,6 +46,7 @@ class Padding:
             lengths.append([stage.count(length) for length in lengths[-1]])
         state = self._in_flight
         state.padded, state.lengths, state.masks = any(size != width for size in sizes), tuple(lengths), {}
+        state.attended = None
         state.wanted, state.beyond = wanted, count_windows(self.stages, width) - max(lengths[-1])
 
     def rounded(self, size: int) -> int:
@@ -78,6 +80,21 @@ class Padding:
             lengths = torch.tensor(self.lengths(depth)).to(device, non_blocking=True)
             masks[key] = torch.arange(width, device=device) < lengths[:, None]
         return masks[key]
+
+    def attend_somewhere(self, mask: Tensor) -> Tensor:
+        """A boolean mask of attention `[B, 1, T, T]` in which frames without any attend every valid frame."""
+        state = self._in_flight
+        # All blocks are given the same one.
+        if state.attended is None or state.attended[0] is not mask:
+            valid = self.mask(mask.shape[-1], mask.device)[:, None, None]
+            state.attended = mask, mask | (~mask.any(-1, keepdim=True) & valid)
+        return state.attended[1]
+
+    def blank(self, states: Tensor, depth: int = -1, *, axis: int = 1, value: float = 0) -> Tensor:
+        """States `[B, ..., T, ...]` with a value past each length, in place: on a CPU faster than by a mask."""
+        for row, length in enumerate(self.lengths(depth)):
+            states[row].narrow(axis - 1, length, states.shape[axis] - length).fill_(value)
+        return states
 
 
 class MaskedGroupNorm(nn.Module):
@@ -136,8 +153,7 @@ def attend_somewhere(blocks: Iterable[nn.Module], padding: Padding) -> None:
     def hook(_block: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         mask = kwargs.get("attention_mask")
         if padding.padded and isinstance(mask, Tensor) and mask.dtype == torch.bool:
-            valid = padding.mask(mask.shape[-1], mask.device)[:, None, None]
-            kwargs["attention_mask"] = mask | (~mask.any(-1, keepdim=True) & valid)
+            kwargs["attention_mask"] = padding.attend_somewhere(mask)
         return args, kwargs
 
     for block in blocks:
