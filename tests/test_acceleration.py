@@ -13,7 +13,7 @@ from speechfeat.encoders import compiling
 from speechfeat.encoders.backbone import Backbone
 from speechfeat.encoders.base import Encoder
 from speechfeat.encoders.blocked_attention import attend
-from speechfeat.encoders.channels_last import to_channels_last
+from speechfeat.encoders.channels_last import convolve, to_channels_last
 from speechfeat.encoders.flights import pool_states
 from speechfeat.encoders.loading import load_encoder
 from speechfeat.encoders.precision import OneDnnLinear
@@ -124,6 +124,43 @@ def test_lengths_are_rounded_to_few_widths_where_code_is_written_for_each(monkey
         (found,) = encoder.encode_prepared([encoder.prepare(clip)], [len(clip)])
         assert found.shape[1] == encoder.num_frames(len(clip))
     assert len(widths) < 20 < len(clips)
+
+
+@pytest.mark.parametrize("name", ["Wav2Vec2 group norm", "WavLM layer norm", "Parakeet"])
+def test_attention_with_amx_is_over_whole_rows(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    have_amx(monkeypatch)
+    encoder = next(case for case in ACCELERATED if case.name == name).encoder("last")
+    attend_whole, frames = torch.nn.functional.scaled_dot_product_attention, set()
+
+    def watch(query: torch.Tensor, key: torch.Tensor, *others: object, **options: object) -> torch.Tensor:
+        frames.update((query.shape[2], key.shape[2]))
+        return attend_whole(query, key, *others, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watch)
+    encode_together(encoder, speech_like(*LENGTHS))
+    assert frames
+    assert {count % 16 for count in frames} == {0}
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 3e-2)])
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 2), (2, 2), (10, 5), (3, 1)])
+def test_convolutions_are_products(
+    kernel: int, stride: int, dtype: torch.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("speechfeat.encoders.channels_last.has_slow_mkl", lambda _device: False)
+    monkeypatch.setattr("speechfeat.encoders.shapes.PIECES", (32, 8, 2))
+    torch.manual_seed(0)
+    for bias in (False, True):
+        conv = torch.nn.Conv1d(16, 24, kernel, stride, bias=bias).to(dtype)
+        for count, length in ((1, 333), (3, 100), (2, kernel)):
+            inputs = torch.randn(count, 16, length).to(dtype)
+            with torch.inference_mode():
+                exact = copy.deepcopy(conv).double()(inputs.double())
+                for activation in (None, torch.nn.GELU(), torch.nn.Tanh()):
+                    expected = exact if activation is None else activation(exact)
+                    found = convolve(conv, inputs, activation)
+                    assert found.shape == expected.shape
+                    assert (found - expected).abs().max() < tolerance
 
 
 @pytest.mark.parametrize("case", GROUP_NORMED, ids=lambda case: case.name)

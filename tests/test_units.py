@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from speechfeat import batching, chunking, layers, pooling, units
+from speechfeat.encoders import shapes
 from speechfeat.errors import ParameterError
 from speechfeat.units import FrameGrid, Stage, conv_stages
 
 WAV2VEC2 = FrameGrid(16000, conv_stages((10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2)))
 
 
-@pytest.mark.parametrize("module", [units, layers, batching, pooling, chunking])
+@pytest.mark.parametrize("module", [units, layers, batching, pooling, chunking, shapes])
 def test_examples_in_docstrings(module: object) -> None:
     assert doctest.testmod(module).failed == 0  # type: ignore[arg-type]
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 SHARE_ROWS = 320
 SHARE_UNIT = 16
 # Sizes of pieces, of those that are given to two cores.
-PIECES = (4096, 1536, 256)
+PIECES = (4096, 1536, 256, 64)
 # Frames that torch's attention takes are a multiple of this.
 ATTENTION_UNIT = 16
 # Lengths in an octave; beyond so many frames code is little beside what it runs.
@@ -69,12 +69,18 @@ def pieces(rows: int) -> list[slice]:
     """Rows in pieces of few sizes, whatever their number is; of the last some are in the piece before it, too.
 
     Example:
-        >>> pieces(1800)
-        [slice(0, 1536, None), slice(1536, 1792, None), slice(1544, 1800, None)]
+        >>> pieces(2000)
+        [slice(0, 1536, None), slice(1536, 1792, None), slice(1744, 2000, None)]
+        >>> pieces(1540)
+        [slice(0, 1536, None), slice(1476, 1540, None)]
     """
+    *large, smallest = PIECES
     found, first = [], 0
-    for size in PIECES:
+    for size in large:
         while rows - first >= size:
             found.append(slice(first, first + size))
             first += size
-    return [*found, slice(max(0, rows - PIECES[-1]), rows)] if first < rows else found
+    if first < rows:
+        last = smallest if rows - first <= smallest else large[-1]
+        found.append(slice(max(0, rows - last), rows))
+    return found
