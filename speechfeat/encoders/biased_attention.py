@@ -177,7 +177,7 @@ class UnweightedGatedAttention(nn.Module):
         bias = position_bias
         if bias is None:
             # torch's kernel takes it in the dtype of the queries; blocks add it to scores in float32.
-            bias = stock.compute_bias(length, length).to(torch.float32 if in_blocks else query.dtype).contiguous()
+            bias = distance_bias(stock, length, torch.float32 if in_blocks else query.dtype)
         if in_blocks:
             states = _attend_gated(query, key, value, gate, bias)
         else:
@@ -196,6 +196,13 @@ def _attend_gated(query: Tensor, key: Tensor, value: Tensor, gate: Tensor, bias:
         scores.addcmul_(gate[row, first:last, head, None], bias[head, first:last])
 
     return attend(query, key, value, query.shape[-1] ** -0.5, add_bias)
+
+
+def distance_bias(attention: Any, length: int, dtype: torch.dtype) -> Tensor:
+    """What WavLM's `compute_bias` gives, `[H, T, T]`, looked up once for each distance and not for each pair."""
+    before, after = attention.compute_bias(length, 1)[..., 0], attention.compute_bias(1, length)[:, 0]
+    distances = torch.cat([before.flip(1), after[:, 1:]], dim=1).to(dtype)
+    return torch.stack([distances[:, first : first + length] for first in reversed(range(length))], dim=1)
 
 
 def gates(attention: Any, hidden_states: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from speechfeat.encoders.biased_attention import gates
+from speechfeat.encoders.biased_attention import distance_bias, gates
 from speechfeat.encoders.masking import Padding
 from speechfeat.encoders.modules import change_class
 from speechfeat.encoders.onednn import GELU, is_gelu, laid_out, multiply, normed
@@ -48,8 +48,7 @@ class FusedWaveformBlock(nn.Module):
         count, length, dim = hidden_states.shape
         bias = options.get("position_bias")
         if bias is None and hasattr(attention, "compute_bias"):
-            width = widened(length)
-            bias = attention.compute_bias(width, width).to(attention.q_proj.weight.dtype).contiguous()
+            bias = distance_bias(attention, widened(length), attention.q_proj.weight.dtype)
         states = hidden_states.float().reshape(count * length, dim)
         heard = self._attend(states.view(count, length, dim), bias)
         outputs = torch.empty_like(states)
