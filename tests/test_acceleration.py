@@ -73,8 +73,8 @@ def test_faster_modules_compute_the_same(
 ) -> None:
     monkeypatch.setattr("speechfeat.encoders.wav2vec2.has_slow_mkl", lambda _device: blocks)
     monkeypatch.setattr("speechfeat.encoders.blocked_attention.has_slow_mkl", lambda _device: blocks)
-    monkeypatch.setattr("speechfeat.encoders.parakeet.prefers_onednn", lambda _device, _dtype: True)
-    monkeypatch.setattr("speechfeat.encoders.whisper.prefers_onednn", lambda _device, _dtype: True)
+    for user in ("parakeet", "whisper", "wav2vec2"):
+        monkeypatch.setattr(f"speechfeat.encoders.{user}.prefers_onednn", lambda _device, _dtype: True)
     monkeypatch.setattr("speechfeat.encoders.blocked_attention.MIN_FRAMES", 20)
     monkeypatch.setattr("speechfeat.encoders.blocked_attention.BLOCK_SCORES", 1000)
     clips = speech_like(*LENGTHS)

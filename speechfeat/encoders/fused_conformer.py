@@ -1,4 +1,4 @@
-"""FastConformers on a CPU: few passes over states that stay in the cache.
+"""FastConformers and Wav2Vec2-Conformers on a CPU: few passes over states that stay in the cache.
 
 Queries, keys and values are one product; biases, activations, residuals and the batch norm are applied inside of
 products and convolutions (`speechfeat.encoders.onednn`); what positions give is kept from one utterance to the next.
@@ -7,7 +7,8 @@ alone. Modules change their class and keep their names and weights; for training
 takes beside the library's: `python -m benchmarks.cpu_kernels`.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +20,18 @@ from speechfeat.encoders.biased_attention import shifted
 from speechfeat.encoders.blocked_attention import attend, is_worth
 from speechfeat.encoders.masking import Padding
 from speechfeat.encoders.modules import change_class
-from speechfeat.encoders.onednn import NOTHING, RELU, SILU, convolve_image, derived, laid_out, lay_out, multiply, normed
+from speechfeat.encoders.onednn import (
+    NOTHING,
+    RELU,
+    Applied,
+    applied_of,
+    convolve_image,
+    derived,
+    laid_out,
+    lay_out,
+    multiply,
+    normed,
+)
 from speechfeat.encoders.packing import join
 from speechfeat.encoders.precision import is_plain
 from speechfeat.encoders.shapes import lengthen, widened, writes_code
@@ -29,56 +41,140 @@ FIRST_POSITIONS = 128
 
 
 def fuse_conformer(encoder: ParakeetEncoder, padding: Padding) -> None:
-    """Let an encoder with SiLU and batch norm run so, in place; any other stays as it is."""
+    """Let an encoder with batch norm run so, in place; any other stays as it is."""
     for block in encoder.layers:
-        if isinstance(block.conv.norm, nn.BatchNorm1d) and _is_silu(block):
-            change_class(block, FusedBlock)
-            block.__dict__.update(padding=padding, frequencies=encoder.encode_positions.inv_freq)
+        if block.self_attn.num_key_value_groups == 1:
+            _fuse(block, FusedBlock, padding, encoder.encode_positions.inv_freq)
     if all(isinstance(layer, nn.Conv2d | nn.ReLU) for layer in encoder.subsampling.layers):
         change_class(encoder.subsampling, FusedSubsampling)
         encoder.subsampling.__dict__["padding"] = padding
 
 
-def _is_silu(block: Any) -> bool:
-    activations = (block.feed_forward1.activation, block.feed_forward2.activation, block.conv.activation)
-    return all(isinstance(one, nn.SiLU) or type(one).__name__ == "SiLUActivation" for one in activations)
+def fuse_waveform_conformer(blocks: Iterable[nn.Module], dim: int, padding: Padding) -> None:
+    """Let blocks of Wav2Vec2-Conformer with relative positions run so, in place; `dim` is D."""
+    frequencies = torch.exp(torch.arange(0, dim, 2).float() * -(math.log(10000.0) / dim))
+    for block in blocks:
+        _fuse(block, FusedWaveformConformerBlock, padding, frequencies)
+
+
+def _fuse(block: Any, kind: type["FusedBlock"], padding: Padding, frequencies: Tensor) -> None:
+    parts = kind.parts(block)
+    have_activations = parts.before.applied and parts.convolution.applied and parts.behind.applied
+    if have_activations and isinstance(parts.convolution.after, nn.BatchNorm1d):
+        change_class(block, kind)
+        block.__dict__.update(padding=padding, frequencies=frequencies)
+
+
+class _Half(NamedTuple):
+    norm: nn.LayerNorm
+    first: nn.Linear
+    applied: Applied | None
+    second: nn.Linear
+
+
+class _Attention(NamedTuple):
+    norm: nn.LayerNorm
+    query: nn.Linear
+    key: nn.Linear
+    value: nn.Linear
+    out: nn.Linear
+    positions: nn.Linear
+    content_bias: Tensor
+    position_bias: Tensor
+
+
+class _Convolution(NamedTuple):
+    norm: nn.LayerNorm
+    first: nn.Conv1d
+    middle: nn.Conv1d
+    after: Any
+    applied: Applied | None
+    last: nn.Conv1d
+
+
+class _Parts(NamedTuple):
+    """The modules of a block by what they do, as they are at the moment."""
+
+    before: _Half
+    attention: _Attention
+    convolution: _Convolution
+    behind: _Half
+    norm: nn.LayerNorm
+
+    def are_plain(self) -> bool:
+        """Whether no layer was wrapped since."""
+        halves = [layer for half in (self.before, self.behind) for layer in (half.first, half.second)]
+        conv = self.convolution
+        return all(map(is_plain, (*halves, *self.attention[1:6], conv.first, conv.middle, conv.last)))
 
 
 class FusedBlock(nn.Module):
-    """What a block becomes."""
+    """What a block of Parakeet becomes."""
 
     padding: Padding
     frequencies: Tensor
 
-    def forward(
-        self,
-        hidden_states: Tensor,
-        attention_mask: Tensor | None = None,
-        position_embeddings: Tensor | None = None,
-        **options: Any,
-    ) -> Tensor:
+    @staticmethod
+    def parts(block: Any) -> _Parts:
+        """Its modules."""
+        one, two, attention, conv = block.feed_forward1, block.feed_forward2, block.self_attn, block.conv
+        return _Parts(
+            _Half(block.norm_feed_forward1, one.linear1, applied_of(one.activation), one.linear2),
+            _Attention(
+                block.norm_self_att,
+                *(attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj, attention.relative_k_proj),
+                *(attention.bias_u, attention.bias_v),
+            ),
+            _Convolution(
+                block.norm_conv,
+                *(conv.pointwise_conv1, conv.depthwise_conv, conv.norm, applied_of(conv.activation)),
+                conv.pointwise_conv2,
+            ),
+            _Half(block.norm_feed_forward2, two.linear1, applied_of(two.activation), two.linear2),
+            block.norm_out,
+        )
+
+    def forward(self, hidden_states: Tensor, *args: Any, **options: Any) -> Tensor:
         """States after the block, `[B, T, D]` float32, which its residuals stay in; the mask is that of `padding`."""
-        stock: Any = self
-        attention, conv = stock.self_attn, stock.conv
-        halves = (stock.feed_forward1, stock.feed_forward2)
-        layers = [layer for half in halves for layer in (half.linear1, half.linear2)]
-        layers += [attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj, attention.relative_k_proj]
-        layers += [conv.pointwise_conv1, conv.depthwise_conv, conv.pointwise_conv2]
-        is_known = attention.num_key_value_groups == 1 and all(map(is_plain, layers))
-        if torch.is_grad_enabled() or self.training or not is_known:
-            given = {"attention_mask": attention_mask, "position_embeddings": position_embeddings}
-            return super().forward(hidden_states, **given, **options)
-        states = _feed_forward(hidden_states.float(), stock.norm_feed_forward1, stock.feed_forward1)
-        states = _attention(states, stock.norm_self_att, attention, self.padding, self.frequencies)
-        states = _convolution(states, stock.norm_conv, conv, self.padding)
-        states = _feed_forward(states, stock.norm_feed_forward2, stock.feed_forward2)
-        return normed(states, stock.norm_out)
+        parts = self.parts(self)
+        if torch.is_grad_enabled() or self.training or not parts.are_plain():
+            return super().forward(hidden_states, *args, **options)
+        states = _feed_forward(hidden_states.float(), parts.before)
+        states = _attention(states, parts.attention, self.padding, self.frequencies)
+        states = _convolution(states, parts.convolution, self.padding)
+        states = _feed_forward(states, parts.behind)
+        return normed(states, parts.norm)
 
 
-def _feed_forward(states: Tensor, norm: nn.LayerNorm, layers: Any) -> Tensor:
+class FusedWaveformConformerBlock(FusedBlock):
+    """What a block of Wav2Vec2-Conformer becomes."""
+
+    @staticmethod
+    def parts(block: Any) -> _Parts:
+        """Its modules."""
+        one, two, attention, conv = block.ffn1, block.ffn2, block.self_attn, block.conv_module
+        first, second = applied_of(one.intermediate_act_fn), applied_of(two.intermediate_act_fn)
+        return _Parts(
+            _Half(block.ffn1_layer_norm, one.intermediate_dense, first, one.output_dense),
+            _Attention(
+                block.self_attn_layer_norm,
+                *(attention.linear_q, attention.linear_k, attention.linear_v),
+                *(attention.linear_out, attention.linear_pos, attention.pos_bias_u, attention.pos_bias_v),
+            ),
+            _Convolution(
+                conv.layer_norm,
+                *(conv.pointwise_conv1, conv.depthwise_conv, conv.batch_norm, applied_of(conv.activation)),
+                conv.pointwise_conv2,
+            ),
+            _Half(block.ffn2_layer_norm, two.intermediate_dense, second, two.output_dense),
+            block.final_layer_norm,
+        )
+
+
+def _feed_forward(states: Tensor, half: _Half) -> Tensor:
     """States and half of what the layers give of them; halving the weights of the second halves that exactly."""
-    first, second = layers.linear1, layers.linear2
-    inner = multiply(normed(states, norm, first), laid_out(first), first.bias, SILU)
+    norm, first, applied, second = half
+    inner = multiply(normed(states, norm, first), laid_out(first), first.bias, applied or NOTHING)
     weight, bias = derived(
         second,
         "halved",
@@ -96,22 +192,23 @@ class _Projection(NamedTuple):
     difference: Tensor
 
 
-def _projection(attention: Any) -> _Projection:
-    layers = (attention.q_proj, attention.k_proj, attention.v_proj)
+def _projection(attention: _Attention) -> _Projection:
+    layers = (attention.query, attention.key, attention.value)
+    content, position = attention.content_bias, attention.position_bias
 
     def make() -> _Projection:
-        joined, content = join(layers), attention.bias_u.flatten()
-        asking = (joined.bias[: len(content)] + content).to(joined.bias.dtype)
-        bias = torch.cat([asking, joined.bias[len(content) :]])
-        return _Projection(lay_out(joined.weight), bias, (attention.bias_v - attention.bias_u).float())
+        joined = join(layers)
+        asking = (joined.bias[: content.numel()] + content.flatten()).to(joined.bias.dtype)
+        bias = torch.cat([asking, joined.bias[content.numel() :]])
+        return _Projection(lay_out(joined.weight), bias, (position - content).float())
 
     weights = [one for layer in layers for one in (layer.weight, layer.bias)]
-    return derived(attention, "projection", [*weights, attention.bias_u, attention.bias_v], make)
+    return derived(attention.query, "projection", [*weights, content, position], make)
 
 
-def _positions(attention: Any, length: int, frequencies: Tensor) -> Tensor:
+def _positions(attention: _Attention, length: int, frequencies: Tensor) -> Tensor:
     """Keys of the distances of so many frames, `[H, D, 2T - 1]` float32: of T - 1 first, scaled as scores are."""
-    layer = attention.relative_k_proj
+    layer, (heads, dim) = attention.positions, attention.content_bias.shape
     # By this length alone, not by those before it: a resumed run meets others, and has to round as the first did.
     kept = FIRST_POSITIONS
     while kept < length:
@@ -121,33 +218,35 @@ def _positions(attention: Any, length: int, frequencies: Tensor) -> Tensor:
         # Rounded as the library's are: what is far away has angles of many turns.
         angles = torch.arange(kept - 1, -kept, -1)[:, None].float() * frequencies.float()
         embeddings = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
-        keys = embeddings @ layer.weight.float().T * attention.scaling
-        return keys.view(len(keys), -1, attention.head_dim).permute(1, 2, 0).contiguous()
+        keys = embeddings @ layer.weight.float().T * dim**-0.5
+        return keys.view(len(keys), heads, dim).permute(1, 2, 0).contiguous()
 
-    keys = derived(attention, f"positions {kept}", [layer.weight], make)
+    keys = derived(layer, f"positions {kept}", [layer.weight], make)
     middle = keys.shape[2] // 2
     return keys[:, :, middle - length + 1 : middle + length]
 
 
-def _attention(states: Tensor, norm: nn.LayerNorm, attention: Any, padding: Padding, frequencies: Tensor) -> Tensor:
+def _attention(states: Tensor, attention: _Attention, padding: Padding, frequencies: Tensor) -> Tensor:
     """States and what attention with relative positions (Dai et al., 2019) gives of them."""
     count, length, _ = states.shape
     weight, bias, difference = _projection(attention)
     width = widened(length) if writes_code(states.device, weight.dtype) else length
-    projected = lengthen(multiply(normed(states, norm, attention.q_proj), weight, bias), width)
+    asking = normed(states, attention.norm, attention.query)
+    projected = lengthen(multiply(asking, weight, bias), width)
     query, key, value = projected.view(count, width, 3, *difference.shape).unbind(2)
     asking = (query.float() + difference).flatten(0, 1).transpose(0, 1)
     places = _positions(attention, width, frequencies)
     query, key, value = (one.transpose(1, 2) for one in (query, key, value))
+    scale = query.shape[-1] ** -0.5
     if is_worth(key) and not padding.padded:
-        heard = attend(query, key, value, attention.scaling, _adding(asking, places, width))
+        heard = attend(query, key, value, scale, _adding(asking, places, width))
     else:
         scores = (asking @ places).view(len(places), count, width, -1)
         bias = shifted(scores, width, width)
         if padding.padded or width > length:
             padding.blank(bias, axis=3, value=-torch.inf)
-        heard = F.scaled_dot_product_attention(query, key, value, bias, scale=attention.scaling).transpose(1, 2)
-    out = attention.o_proj
+        heard = F.scaled_dot_product_attention(query, key, value, bias, scale=scale).transpose(1, 2)
+    out = attention.out
     return multiply(heard[:, :length].flatten(2), laid_out(out), out.bias, add=states)
 
 
@@ -164,13 +263,12 @@ def _adding(asking: Tensor, places: Tensor, length: int) -> Callable[[Tensor, in
     return add_bias
 
 
-def _convolution(states: Tensor, norm: nn.LayerNorm, conv: Any, padding: Padding) -> Tensor:
+def _convolution(states: Tensor, conv: _Convolution, padding: Padding) -> Tensor:
     """States and what the convolution module gives of them."""
-    first, middle, last = conv.pointwise_conv1, conv.depthwise_conv, conv.pointwise_conv2
+    norm, first, middle, after, applied, last = conv
     inner = F.glu(multiply(normed(states, norm, first), laid_out(first), first.bias), dim=-1)
     if padding.padded:
         padding.blank(inner)
-    after = conv.norm
 
     def make() -> tuple[Tensor, Tensor]:
         scale = after.weight * torch.rsqrt(after.running_var + after.eps)
@@ -181,8 +279,9 @@ def _convolution(states: Tensor, norm: nn.LayerNorm, conv: Any, padding: Padding
         return weight[:, :, None].to(dtype).contiguous(memory_format=torch.channels_last), bias.to(dtype)
 
     weights = [middle.weight, middle.bias, after.weight, after.bias, after.running_mean, after.running_var]
-    weight, bias = derived(conv, "normed", weights, make)
-    inner = convolve_image(inner.transpose(1, 2)[:, :, None], weight, bias, middle, SILU)[:, :, 0].transpose(1, 2)
+    weight, bias = derived(middle, "normed", weights, make)
+    image = inner.transpose(1, 2)[:, :, None]
+    inner = convolve_image(image, weight, bias, middle, applied or NOTHING)[:, :, 0].transpose(1, 2)
     return multiply(inner, laid_out(last), last.bias, add=states)
 
 

@@ -131,3 +131,10 @@ def normed(states: Tensor, norm: nn.LayerNorm, like: nn.Module | None = None) ->
 def is_gelu(activation: nn.Module | None) -> bool:
     """Whether it is the GELU of the error function, which oneDNN has."""
     return type(activation) is GELUActivation or (isinstance(activation, nn.GELU) and activation.approximate == "none")
+
+
+def applied_of(activation: nn.Module) -> Applied | None:
+    """What oneDNN applies for an activation, or None."""
+    if isinstance(activation, nn.SiLU) or type(activation).__name__ == "SiLUActivation":
+        return SILU
+    return GELU if is_gelu(activation) else None

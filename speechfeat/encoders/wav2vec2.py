@@ -17,12 +17,13 @@ from speechfeat.encoders.biased_attention import ConformerAttention, GatedBiasAt
 from speechfeat.encoders.blocked_attention import attend_in_blocks
 from speechfeat.encoders.channels_last import to_channels_last
 from speechfeat.encoders.compiling import fuse_blocks
+from speechfeat.encoders.fused_conformer import fuse_waveform_conformer
 from speechfeat.encoders.fused_wav2vec2 import fuse_waveform
 from speechfeat.encoders.masking import MaskedGroupNorm, zero_padding_before
 from speechfeat.encoders.modules import change_class
 from speechfeat.encoders.onednn import has_room
 from speechfeat.encoders.packing import Packing, pack_blocks
-from speechfeat.encoders.precision import has_onednn, has_slow_mkl
+from speechfeat.encoders.precision import has_onednn, has_slow_mkl, prefers_onednn
 from speechfeat.encoders.shapes import writes_code
 from speechfeat.encoders.time_major import BlockedGroupConv, TimeMajorConvolution, TimeMajorFrontEnd
 from speechfeat.units import FrameGrid, Stage, conv_stages
@@ -140,6 +141,9 @@ class WaveformBackbone(SampleBackbone):
             fuse_waveform(self.blocks, self.padding, is_pre_norm=_is_pre_norm(model))
         elif kind in PACKED and has_slow_mkl(device):
             attend_in_blocks(model)
+        elif self._is_relative() and prefers_onednn(device, layers[0].conv.weight.dtype) and has_room(model):
+            fuse_waveform_conformer(self.blocks, model.config.hidden_size, self.padding)
+            self.pads_fast = True
 
     def _position_embeddings(self) -> list[Any]:
         """Those that are convolutions and keep the number of frames."""
@@ -155,8 +159,13 @@ class WaveformBackbone(SampleBackbone):
     def _accelerate_conformer(self, block: Any) -> None:
         convs = block.conv_module
         block.conv_module = TimeMajorConvolution(convs, convs.batch_norm, self.padding, before=convs.layer_norm)
-        if self.module.config.position_embeddings_type == "relative":
+        if self._is_relative():
             block.self_attn = ConformerAttention(block.self_attn, self.padding)
+
+    def _is_relative(self) -> bool:
+        """Whether blocks are a Wav2Vec2-Conformer's with relative positions."""
+        config = self.module.config
+        return config.model_type == "wav2vec2-conformer" and config.position_embeddings_type == "relative"
 
     def _mask_squeezed_frames(self, model: PreTrainedModel) -> None:
         """Give the blocks of SEW the mask of the squeezed frames that an utterance has alone.
