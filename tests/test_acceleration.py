@@ -48,7 +48,7 @@ def encoder_made_for(case: Case, device: str | None, monkeypatch: pytest.MonkeyP
 
 def have_amx(monkeypatch: pytest.MonkeyPatch) -> None:
     """Round lengths and share rows out in float32, as is done in half precision on a CPU with AMX."""
-    for user in ("base", "wav2vec2", "fused_whisper", "fused_conformer"):
+    for user in ("base", "wav2vec2", "fused_whisper", "fused_conformer", "fused_w2v_bert"):
         monkeypatch.setattr(f"speechfeat.encoders.{user}.writes_code", lambda _device, _dtype: True)
     monkeypatch.setattr("speechfeat.encoders.shapes.SHARE_ROWS", 32)
     monkeypatch.setattr("speechfeat.encoders.fused_whisper.WANTED_UNIT", 8)
@@ -73,7 +73,7 @@ def test_faster_modules_compute_the_same(
 ) -> None:
     monkeypatch.setattr("speechfeat.encoders.wav2vec2.has_slow_mkl", lambda _device: blocks)
     monkeypatch.setattr("speechfeat.encoders.blocked_attention.has_slow_mkl", lambda _device: blocks)
-    for user in ("parakeet", "whisper", "wav2vec2"):
+    for user in ("parakeet", "whisper", "wav2vec2", "w2v_bert"):
         monkeypatch.setattr(f"speechfeat.encoders.{user}.prefers_onednn", lambda _device, _dtype: True)
     monkeypatch.setattr("speechfeat.encoders.blocked_attention.MIN_FRAMES", 20)
     monkeypatch.setattr("speechfeat.encoders.blocked_attention.BLOCK_SCORES", 1000)

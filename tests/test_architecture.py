@@ -51,6 +51,7 @@ LAYERS = [
         "encoders.blocked_attention",
         "encoders.biased_attention",
         "encoders.fused_conformer",
+        "encoders.fused_w2v_bert",
     ],
     ["encoders.checkpoint", "encoders.<family>", "encoders.loading", "encoders.ctc"],
     ["encoders.text_families", "encoders.tokenizing", "encoders.text", "encoders.text_loading", "encoders.describing"],

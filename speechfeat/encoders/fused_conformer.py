@@ -58,21 +58,35 @@ def fuse_waveform_conformer(blocks: Iterable[nn.Module], dim: int, padding: Padd
 
 
 def _fuse(block: Any, kind: type["FusedBlock"], padding: Padding, frequencies: Tensor) -> None:
+    if isinstance(kind.parts(block).convolution.after, nn.BatchNorm1d):
+        change_block(block, kind, padding=padding, frequencies=frequencies)
+
+
+def change_block(block: Any, kind: type["FusedBlock"], **given: object) -> None:
+    """Let a block become a fused one with some attributes, if oneDNN has its activations."""
     parts = kind.parts(block)
-    have_activations = parts.before.applied and parts.convolution.applied and parts.behind.applied
-    if have_activations and isinstance(parts.convolution.after, nn.BatchNorm1d):
+    if parts.before.applied and parts.convolution.applied and parts.behind.applied:
         change_class(block, kind)
-        block.__dict__.update(padding=padding, frequencies=frequencies)
+        block.__dict__.update(given)
 
 
-class _Half(NamedTuple):
+class Half(NamedTuple):
+    """A feed-forward module."""
+
     norm: nn.LayerNorm
     first: nn.Linear
     applied: Applied | None
     second: nn.Linear
 
+    @property
+    def layers(self) -> tuple[nn.Module, ...]:
+        """Those that multiply."""
+        return self.first, self.second
 
-class _Attention(NamedTuple):
+
+class RelativePositions(NamedTuple):
+    """Attention with sinusoidal relative positions."""
+
     norm: nn.LayerNorm
     query: nn.Linear
     key: nn.Linear
@@ -82,8 +96,15 @@ class _Attention(NamedTuple):
     content_bias: Tensor
     position_bias: Tensor
 
+    @property
+    def layers(self) -> tuple[nn.Module, ...]:
+        """Those that multiply."""
+        return self.query, self.key, self.value, self.out, self.positions
 
-class _Convolution(NamedTuple):
+
+class Convolution(NamedTuple):
+    """A convolution module."""
+
     norm: nn.LayerNorm
     first: nn.Conv1d
     middle: nn.Conv1d
@@ -91,21 +112,25 @@ class _Convolution(NamedTuple):
     applied: Applied | None
     last: nn.Conv1d
 
+    @property
+    def layers(self) -> tuple[nn.Module, ...]:
+        """Those that multiply."""
+        return self.first, self.middle, self.last
 
-class _Parts(NamedTuple):
+
+class Parts(NamedTuple):
     """The modules of a block by what they do, as they are at the moment."""
 
-    before: _Half
-    attention: _Attention
-    convolution: _Convolution
-    behind: _Half
+    before: Half
+    attention: Any
+    convolution: Convolution
+    behind: Half
     norm: nn.LayerNorm
 
     def are_plain(self) -> bool:
         """Whether no layer was wrapped since."""
-        halves = [layer for half in (self.before, self.behind) for layer in (half.first, half.second)]
-        conv = self.convolution
-        return all(map(is_plain, (*halves, *self.attention[1:6], conv.first, conv.middle, conv.last)))
+        modules = (self.before, self.attention, self.convolution, self.behind)
+        return all(is_plain(layer) for module in modules for layer in module.layers)
 
 
 class FusedBlock(nn.Module):
@@ -115,22 +140,22 @@ class FusedBlock(nn.Module):
     frequencies: Tensor
 
     @staticmethod
-    def parts(block: Any) -> _Parts:
+    def parts(block: Any) -> Parts:
         """Its modules."""
         one, two, attention, conv = block.feed_forward1, block.feed_forward2, block.self_attn, block.conv
-        return _Parts(
-            _Half(block.norm_feed_forward1, one.linear1, applied_of(one.activation), one.linear2),
-            _Attention(
+        return Parts(
+            Half(block.norm_feed_forward1, one.linear1, applied_of(one.activation), one.linear2),
+            RelativePositions(
                 block.norm_self_att,
                 *(attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj, attention.relative_k_proj),
                 *(attention.bias_u, attention.bias_v),
             ),
-            _Convolution(
+            Convolution(
                 block.norm_conv,
                 *(conv.pointwise_conv1, conv.depthwise_conv, conv.norm, applied_of(conv.activation)),
                 conv.pointwise_conv2,
             ),
-            _Half(block.norm_feed_forward2, two.linear1, applied_of(two.activation), two.linear2),
+            Half(block.norm_feed_forward2, two.linear1, applied_of(two.activation), two.linear2),
             block.norm_out,
         )
 
@@ -140,38 +165,46 @@ class FusedBlock(nn.Module):
         if torch.is_grad_enabled() or self.training or not parts.are_plain():
             return super().forward(hidden_states, *args, **options)
         states = _feed_forward(hidden_states.float(), parts.before)
-        states = _attention(states, parts.attention, self.padding, self.frequencies)
-        states = _convolution(states, parts.convolution, self.padding)
+        states = self.attend(states, parts.attention)
+        states = self.convolve(states, parts.convolution)
         states = _feed_forward(states, parts.behind)
         return normed(states, parts.norm)
+
+    def attend(self, states: Tensor, attention: Any) -> Tensor:
+        """States and what attention gives of them."""
+        return _attention(states, attention, self.padding, self.frequencies)
+
+    def convolve(self, states: Tensor, conv: Convolution) -> Tensor:
+        """States and what the convolution module gives of them."""
+        return _convolution(states, conv, self.padding)
 
 
 class FusedWaveformConformerBlock(FusedBlock):
     """What a block of Wav2Vec2-Conformer becomes."""
 
     @staticmethod
-    def parts(block: Any) -> _Parts:
+    def parts(block: Any) -> Parts:
         """Its modules."""
         one, two, attention, conv = block.ffn1, block.ffn2, block.self_attn, block.conv_module
         first, second = applied_of(one.intermediate_act_fn), applied_of(two.intermediate_act_fn)
-        return _Parts(
-            _Half(block.ffn1_layer_norm, one.intermediate_dense, first, one.output_dense),
-            _Attention(
+        return Parts(
+            Half(block.ffn1_layer_norm, one.intermediate_dense, first, one.output_dense),
+            RelativePositions(
                 block.self_attn_layer_norm,
                 *(attention.linear_q, attention.linear_k, attention.linear_v),
                 *(attention.linear_out, attention.linear_pos, attention.pos_bias_u, attention.pos_bias_v),
             ),
-            _Convolution(
+            Convolution(
                 conv.layer_norm,
                 *(conv.pointwise_conv1, conv.depthwise_conv, conv.batch_norm, applied_of(conv.activation)),
                 conv.pointwise_conv2,
             ),
-            _Half(block.ffn2_layer_norm, two.intermediate_dense, second, two.output_dense),
+            Half(block.ffn2_layer_norm, two.intermediate_dense, second, two.output_dense),
             block.final_layer_norm,
         )
 
 
-def _feed_forward(states: Tensor, half: _Half) -> Tensor:
+def _feed_forward(states: Tensor, half: Half) -> Tensor:
     """States and half of what the layers give of them; halving the weights of the second halves that exactly."""
     norm, first, applied, second = half
     inner = multiply(normed(states, norm, first), laid_out(first), first.bias, applied or NOTHING)
@@ -192,7 +225,7 @@ class _Projection(NamedTuple):
     difference: Tensor
 
 
-def _projection(attention: _Attention) -> _Projection:
+def _projection(attention: RelativePositions) -> _Projection:
     layers = (attention.query, attention.key, attention.value)
     content, position = attention.content_bias, attention.position_bias
 
@@ -206,7 +239,7 @@ def _projection(attention: _Attention) -> _Projection:
     return derived(attention.query, "projection", [*weights, content, position], make)
 
 
-def _positions(attention: _Attention, length: int, frequencies: Tensor) -> Tensor:
+def _positions(attention: RelativePositions, length: int, frequencies: Tensor) -> Tensor:
     """Keys of the distances of so many frames, `[H, D, 2T - 1]` float32: of T - 1 first, scaled as scores are."""
     layer, (heads, dim) = attention.positions, attention.content_bias.shape
     # By this length alone, not by those before it: a resumed run meets others, and has to round as the first did.
@@ -226,7 +259,7 @@ def _positions(attention: _Attention, length: int, frequencies: Tensor) -> Tenso
     return keys[:, :, middle - length + 1 : middle + length]
 
 
-def _attention(states: Tensor, attention: _Attention, padding: Padding, frequencies: Tensor) -> Tensor:
+def _attention(states: Tensor, attention: RelativePositions, padding: Padding, frequencies: Tensor) -> Tensor:
     """States and what attention with relative positions (Dai et al., 2019) gives of them."""
     count, length, _ = states.shape
     weight, bias, difference = _projection(attention)
@@ -263,10 +296,15 @@ def _adding(asking: Tensor, places: Tensor, length: int) -> Callable[[Tensor, in
     return add_bias
 
 
-def _convolution(states: Tensor, conv: _Convolution, padding: Padding) -> Tensor:
+def gated(states: Tensor, norm: nn.LayerNorm, first: nn.Conv1d) -> Tensor:
+    """What enters the depthwise convolution."""
+    return F.glu(multiply(normed(states, norm, first), laid_out(first), first.bias), dim=-1)
+
+
+def _convolution(states: Tensor, conv: Convolution, padding: Padding) -> Tensor:
     """States and what the convolution module gives of them."""
     norm, first, middle, after, applied, last = conv
-    inner = F.glu(multiply(normed(states, norm, first), laid_out(first), first.bias), dim=-1)
+    inner = gated(states, norm, first)
     if padding.padded:
         padding.blank(inner)
 

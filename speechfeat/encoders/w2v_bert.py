@@ -18,6 +18,9 @@ from transformers.models.seamless_m4t_v2.modeling_seamless_m4t_v2 import Seamles
 
 from speechfeat.encoders.backbone import Backbone
 from speechfeat.encoders.compiling import fuse_blocks
+from speechfeat.encoders.fused_w2v_bert import fuse_w2v_bert
+from speechfeat.encoders.onednn import has_room
+from speechfeat.encoders.precision import prefers_onednn
 from speechfeat.encoders.time_major import TimeMajorConvolution
 from speechfeat.units import FrameGrid, Stage
 
@@ -59,8 +62,18 @@ class FilterBankBackbone(Backbone):
                 layer.self_attn = RelativeKeyAttention(layer.self_attn)
 
     def accelerate(self, device: torch.device) -> None:
-        """On a GPU convolutions on `[B, T, C]` and compiled blocks, for w2v-BERT 2.0."""
-        if device.type == "cpu" or self.module.config.model_type != "wav2vec2-bert":
+        """On a GPU convolutions on `[B, T, C]` and compiled blocks, on a CPU fused blocks, for w2v-BERT 2.0."""
+        if self.module.config.model_type != "wav2vec2-bert":
+            return
+        if device.type == "cpu":
+            has_keys = all(isinstance(block.self_attn, RelativeKeyAttention) for block in self.blocks)
+            if (
+                has_keys
+                and prefers_onednn(device, self.module.feature_projection.projection.weight.dtype)
+                and has_room(self.module)
+            ):
+                fuse_w2v_bert(self.blocks, self.padding)
+                self.pads_fast = True
             return
         for block in self.blocks:
             convs: Any = block.conv_module
