@@ -16,19 +16,20 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import ParakeetEncoder, ParakeetEncoderConfig, Wav2Vec2Config, WhisperConfig
+from transformers import ParakeetEncoder, ParakeetEncoderConfig, Wav2Vec2Config, Wav2Vec2ConformerConfig, WhisperConfig
 from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2Encoder
+from transformers.models.wav2vec2_conformer.modeling_wav2vec2_conformer import Wav2Vec2ConformerEncoder
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from benchmarks.limits import DTYPES, matrix_rate
 from speechfeat.encoders.blocked_attention import attend
 from speechfeat.encoders.channels_last import convolve
-from speechfeat.encoders.fused_conformer import fuse_conformer
+from speechfeat.encoders.fused_conformer import fuse_conformer, fuse_waveform_conformer
 from speechfeat.encoders.fused_wav2vec2 import fuse_waveform
 from speechfeat.encoders.fused_whisper import fuse_whisper
 from speechfeat.encoders.masking import Padding
 from speechfeat.encoders.precision import OneDnnLinear, Precision, has_onednn, has_slow_mkl
-from speechfeat.encoders.shapes import writes_code
+from speechfeat.encoders.shapes import widened, writes_code
 
 CALLS = 9
 HEADS, DIM = 12, 64
@@ -59,6 +60,24 @@ def attentions(dtype: torch.dtype) -> Iterator[tuple[str, float, Call, Call]]:
         )
 
 
+def whole_rows(dtype: torch.dtype) -> Iterator[tuple[str, float, Call, Call]]:
+    """As `linear_layers`; attention over a number of frames, and over the next that fills rows of AMX, with a mask."""
+    if not writes_code(torch.device("cpu"), dtype):
+        return
+    for length in (57, 126, 251, 333, 502, 1000):
+        own = [torch.randn(1, HEADS, length, DIM).to(dtype) for _ in range(3)]
+        width = widened(length)
+        wide = [F.pad(one, (0, 0, 0, width - length)) for one in own]
+        mask = torch.zeros(width, width, dtype=dtype)
+        mask[:, length:] = -torch.inf
+        yield (
+            f"attention, {HEADS} heads, {length} frames as {width}",
+            4e-9 * length**2 * HEADS * DIM,
+            lambda given=own: F.scaled_dot_product_attention(*given),
+            lambda given=wide, bias=mask: F.scaled_dot_product_attention(*given, bias),
+        )
+
+
 def convolutions(dtype: torch.dtype) -> Iterator[tuple[str, float, Call, Call]]:
     """As `linear_layers`."""
     for length, kernel in ((38399, 3), (4799, 3), (1199, 2)):
@@ -84,6 +103,21 @@ def conformer_blocks(dtype: torch.dtype) -> Iterator[tuple[str, float, Call, Cal
         padding.set([length] * count, length)
         ways = _blocks((outline, stock, fused), states, position_embeddings=stock.encode_positions(states))
         yield f"conformer block, {count} x {length} frames", *ways
+
+
+def waveform_conformer_blocks(dtype: torch.dtype) -> Iterator[tuple[str, float, Call, Call]]:
+    """As `linear_layers`; a block of the size of Wav2Vec2-Conformer large."""
+    sizes = {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "hidden_act": "swish"}
+    config = Wav2Vec2ConformerConfig(num_hidden_layers=1, position_embeddings_type="relative", **ATTENTION, **sizes)
+    stock, padding = Wav2Vec2ConformerEncoder(config), Padding(())
+    outline, fused = _twins(stock, dtype)
+    fuse_waveform_conformer(fused.layers, config.hidden_size, padding)
+    for length in (150, 500):
+        states = torch.randn(1, length, config.hidden_size)
+        padding.set([length], length)
+        places = stock.embed_positions(states)
+        ways = _blocks((outline, stock, fused), states, attention_mask=None, relative_position_embeddings=places)
+        yield f"Wav2Vec2-Conformer block, {length} frames", *ways
 
 
 def whisper_blocks(dtype: torch.dtype) -> Iterator[tuple[str, float, Call, Call]]:
@@ -122,6 +156,12 @@ def first_products(dtype: torch.dtype) -> Iterator[tuple[str, float, float]]:
             times.append([seconds(partial(layer, states)) for _ in range(2)])
         first, second = (statistics.median(part) for part in zip(*times[1:], strict=True))
         yield f"linear {inputs} to {outputs}, 501 to 801 frames", first, second
+
+
+KINDS = (
+    *(linear_layers, attentions, whole_rows, convolutions),
+    *(conformer_blocks, waveform_conformer_blocks, whisper_blocks, waveform_blocks),
+)
 
 
 def _twins(encoder: M, dtype: torch.dtype) -> tuple[M, M]:
@@ -165,7 +205,7 @@ def main() -> None:
             continue
         print(f"\n{name}, GFLOP/s; a large product {matrix_rate('cpu', name) / 1e9:.0f}")
         print(f"{'':42} torch   ours   ratio")
-        for cases in (linear_layers, attentions, convolutions, conformer_blocks, whisper_blocks, waveform_blocks):
+        for cases in KINDS:
             for label, work, stock, ours in cases(dtype):
                 # As encoders are run, which take half precision by it.
                 with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):

@@ -2,7 +2,8 @@
 
 The stock modules hand it `[B, C, T]`, where it reaches half of that rate, and next to nothing in a first layer of one
 channel. Here states lie in memory as `[B, T, C]`, activations are applied while a product is still in the cache, and a
-first layer with group norm is one product: the norm of a linear function of a window is again one.
+first layer with group norm is one product: the norm of a linear function of a window is again one. Where MKL is fast,
+unpadded convolutions are matrix products themselves.
 
 Modules change their class and keep their place, their names and their weights; where gradients are wanted they run as
 they did before. Weights may change in the ways that torch counts (optimisers do, writing to `.data` does not). Measured
@@ -17,13 +18,14 @@ from torch.nn import functional as F
 
 from speechfeat.encoders.masking import MaskedGroupNorm
 from speechfeat.encoders.modules import change_class
-from speechfeat.encoders.onednn import GELU, NOTHING, convolve_image, derived, is_gelu, lay_out, multiply
+from speechfeat.encoders.onednn import GELU, NOTHING, Applied, convolve_image, derived, is_gelu, lay_out, multiply
 from speechfeat.encoders.precision import has_slow_mkl
 from speechfeat.encoders.shapes import pieces
 from speechfeat.encoders.time_major import stride_taps, stride_weights
 
 # Windows of the first layer get weights of zero up to a multiple of this, which makes their product faster.
 ALIGN = 16
+SAME = nn.Identity()
 
 
 class ChannelsLastConv(nn.Module):
@@ -64,9 +66,13 @@ def convolve(conv: nn.Conv1d, inputs: Tensor, activation: nn.Module | None = Non
         multiply_all = _add_strides if states.dtype == torch.float32 else _whole_windows
         return multiply_all(conv, states, activation).transpose(1, 2)
     weight = derived(conv, "channels last", [conv.weight], lambda: _wide(conv.weight.detach()))
-    applied = GELU if is_gelu(activation) else NOTHING
-    outputs = convolve_image(_wide(inputs.to(weight.dtype)), weight, conv.bias, conv, applied)[:, :, 0]
-    return outputs if activation is None or is_gelu(activation) else activation(outputs)
+    applied, finish = _split(activation)
+    return finish(convolve_image(_wide(inputs.to(weight.dtype)), weight, conv.bias, conv, applied)[:, :, 0])
+
+
+def _split(activation: nn.Module | None) -> tuple[Applied, nn.Module]:
+    """What of an activation is applied inside of a product, and what is left to do behind it."""
+    return (GELU, SAME) if is_gelu(activation) else (NOTHING, activation or SAME)
 
 
 def _add_strides(conv: nn.Conv1d, inputs: Tensor, activation: nn.Module | None) -> Tensor:
@@ -87,7 +93,7 @@ def _add_strides(conv: nn.Conv1d, inputs: Tensor, activation: nn.Module | None) 
 
 
 def _whole_windows(conv: nn.Conv1d, inputs: Tensor, activation: nn.Module | None) -> Tensor:
-    """The same as products of whole windows, which are rounded once; a piece of them is in the cache."""
+    """The same as products of whole windows, which are rounded once; in pieces, for which code is there already."""
     count, length, channels = inputs.shape
     (kernel,), (stride,) = conv.kernel_size, conv.stride
     frames = (length - kernel) // stride + 1
@@ -95,10 +101,10 @@ def _whole_windows(conv: nn.Conv1d, inputs: Tensor, activation: nn.Module | None
     rows = windows[0] if count == 1 else windows.flatten(0, 1)
     weight = derived(conv, "windows", [conv.weight], lambda: lay_out(conv.weight.detach().transpose(1, 2).flatten(1)))
     outputs = rows.new_empty(count * frames, conv.out_channels)
+    applied, finish = _split(activation)
     for piece in pieces(len(rows)):
-        outputs[piece] = multiply(rows[piece], weight, conv.bias, GELU if is_gelu(activation) else NOTHING)
-    outputs = outputs.view(count, frames, -1)
-    return outputs if activation is None or is_gelu(activation) else activation(outputs)
+        outputs[piece] = multiply(rows[piece], weight, conv.bias, applied)
+    return finish(outputs.view(count, frames, -1))
 
 
 def _wide(values: Tensor) -> Tensor:
@@ -153,5 +159,5 @@ def _product(
     if extra:  # padding by nothing copies, too
         given, weight = F.pad(given, (0, extra)), F.pad(weight, (0, extra))
     bias = None if bias is None else bias.to(dtype)
-    outputs = multiply(given, weight, bias, GELU if is_gelu(activation) else NOTHING)
-    return outputs if activation is None or is_gelu(activation) else activation(outputs)
+    applied, finish = _split(activation)
+    return finish(multiply(given, weight, bias, applied))
