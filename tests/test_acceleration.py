@@ -48,10 +48,16 @@ def encoder_made_for(case: Case, device: str | None, monkeypatch: pytest.MonkeyP
 
 def have_amx(monkeypatch: pytest.MonkeyPatch) -> None:
     """Round lengths and share rows out in float32, as is done in half precision on a CPU with AMX."""
-    for user in ("base", "wav2vec2", "fused_whisper", "fused_conformer", "fused_w2v_bert"):
+    for user in ("base", "wav2vec2", "fused_whisper", "fused_conformer"):
         monkeypatch.setattr(f"speechfeat.encoders.{user}.writes_code", lambda _device, _dtype: True)
     monkeypatch.setattr("speechfeat.encoders.shapes.SHARE_ROWS", 32)
     monkeypatch.setattr("speechfeat.encoders.fused_whisper.WANTED_UNIT", 8)
+
+
+def prefer_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fuse in float32 as on a CPU with AVX-512."""
+    for user in ("parakeet", "whisper", "wav2vec2", "w2v_bert"):
+        monkeypatch.setattr(f"speechfeat.encoders.{user}.prefers_onednn", lambda _device, _dtype: True)
 
 
 def _all_subclasses(base: type) -> list[type]:
@@ -73,8 +79,7 @@ def test_faster_modules_compute_the_same(
 ) -> None:
     monkeypatch.setattr("speechfeat.encoders.wav2vec2.has_slow_mkl", lambda _device: blocks)
     monkeypatch.setattr("speechfeat.encoders.blocked_attention.has_slow_mkl", lambda _device: blocks)
-    for user in ("parakeet", "whisper", "wav2vec2", "w2v_bert"):
-        monkeypatch.setattr(f"speechfeat.encoders.{user}.prefers_onednn", lambda _device, _dtype: True)
+    prefer_onednn(monkeypatch)
     monkeypatch.setattr("speechfeat.encoders.blocked_attention.MIN_FRAMES", 20)
     monkeypatch.setattr("speechfeat.encoders.blocked_attention.BLOCK_SCORES", 1000)
     clips = speech_like(*LENGTHS)
@@ -94,7 +99,7 @@ def test_faster_modules_compute_the_same(
 def test_frames_that_nobody_asks_for_are_left_out_of_the_deepest_block(
     layer: str | int, rounds: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("speechfeat.encoders.whisper.prefers_onednn", lambda _device, _dtype: True)
+    prefer_onednn(monkeypatch)
     if rounds:
         have_amx(monkeypatch)
     case = next(case for case in CASES if case.name == "Whisper")
@@ -126,8 +131,15 @@ def test_lengths_are_rounded_to_few_widths_where_code_is_written_for_each(monkey
     assert len(widths) < 20 < len(clips)
 
 
-@pytest.mark.parametrize("name", ["Wav2Vec2 group norm", "WavLM layer norm", "Parakeet"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("Wav2Vec2 group norm", "WavLM layer norm", "Wav2Vec2Conformer relative layer norm"),
+        *("w2v-BERT relative_key", "Parakeet"),
+    ],
+)
 def test_attention_with_amx_is_over_whole_rows(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    prefer_onednn(monkeypatch)
     have_amx(monkeypatch)
     encoder = next(case for case in ACCELERATED if case.name == name).encoder("last")
     attend_whole, frames = torch.nn.functional.scaled_dot_product_attention, set()

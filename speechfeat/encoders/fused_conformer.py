@@ -261,26 +261,38 @@ def _positions(attention: RelativePositions, length: int, frequencies: Tensor) -
 
 def _attention(states: Tensor, attention: RelativePositions, padding: Padding, frequencies: Tensor) -> Tensor:
     """States and what attention with relative positions (Dai et al., 2019) gives of them."""
-    count, length, _ = states.shape
     weight, bias, difference = _projection(attention)
-    width = widened(length) if writes_code(states.device, weight.dtype) else length
-    asking = normed(states, attention.norm, attention.query)
-    projected = lengthen(multiply(asking, weight, bias), width)
+    projected = project(states, attention, weight, bias)
+    count, width, _ = projected.shape
     query, key, value = projected.view(count, width, 3, *difference.shape).unbind(2)
     asking = (query.float() + difference).flatten(0, 1).transpose(0, 1)
     places = _positions(attention, width, frequencies)
     query, key, value = (one.transpose(1, 2) for one in (query, key, value))
-    scale = query.shape[-1] ** -0.5
     if is_worth(key) and not padding.padded:
-        heard = attend(query, key, value, scale, _adding(asking, places, width))
+        heard = attend(query, key, value, query.shape[-1] ** -0.5, _adding(asking, places, width))
     else:
         scores = (asking @ places).view(len(places), count, width, -1)
-        bias = shifted(scores, width, width)
-        if padding.padded or width > length:
-            padding.blank(bias, axis=3, value=-torch.inf)
-        heard = F.scaled_dot_product_attention(query, key, value, bias, scale=scale).transpose(1, 2)
-    out = attention.out
-    return multiply(heard[:, :length].flatten(2), laid_out(out), out.bias, add=states)
+        heard = hear(query, key, value, shifted(scores, width, width), padding)
+    return add_heard(states, heard, attention.out)
+
+
+def project(states: Tensor, attention: Any, weight: Tensor, bias: Tensor) -> Tensor:
+    """Queries, keys and values of states `[B, T, D]` side by side, for as many frames as attention is fast for."""
+    length = states.shape[1]
+    width = widened(length) if writes_code(states.device, weight.dtype) else length
+    return lengthen(multiply(normed(states, attention.norm, attention.query), weight, bias), width)
+
+
+def hear(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, padding: Padding) -> Tensor:
+    """Attention `[B, T, H, D]` of frames `[B, H, T, D]` with a bias of pairs, in which what is padded is left out."""
+    if any(length < bias.shape[3] for length in padding.lengths()):
+        padding.blank(bias, axis=3, value=-torch.inf)
+    return F.scaled_dot_product_attention(query, key, value, bias).transpose(1, 2)
+
+
+def add_heard(states: Tensor, heard: Tensor, out: nn.Linear) -> Tensor:
+    """States `[B, T, D]` and what attention `[B, T', H, D]` of them, or of more frames, gives."""
+    return multiply(heard[:, : states.shape[1]].flatten(2), laid_out(out), out.bias, add=states)
 
 
 def _adding(asking: Tensor, places: Tensor, length: int) -> Callable[[Tensor, int, int, int], None]:

@@ -12,11 +12,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from speechfeat.encoders.biased_attention import shifted
-from speechfeat.encoders.fused_conformer import Convolution, FusedBlock, Half, Parts, change_block, gated
+from speechfeat.encoders.channels_last import convolve
+from speechfeat.encoders.fused_conformer import (
+    Convolution,
+    FusedBlock,
+    Half,
+    Parts,
+    add_heard,
+    change_block,
+    gated,
+    hear,
+    project,
+)
 from speechfeat.encoders.masking import Padding
-from speechfeat.encoders.onednn import applied_of, convolve_image, derived, laid_out, multiply, normed
+from speechfeat.encoders.onednn import applied_of, laid_out, multiply, normed
 from speechfeat.encoders.packing import joined
-from speechfeat.encoders.shapes import lengthen, widened, writes_code
 
 
 def fuse_w2v_bert(blocks: Iterable[nn.Module], padding: Padding) -> None:
@@ -73,32 +83,17 @@ class FusedBertBlock(FusedBlock):
     def attend(self, states: Tensor, attention: ClampedDistances) -> Tensor:
         """States and what attention gives of them."""
         stock: Any = self
-        count, length, dim = states.shape
-        layers = (attention.query, attention.key, attention.value)
-        weight, bias = joined(stock.self_attn, "projection", layers)
-        width = widened(length) if writes_code(states.device, weight.dtype) else length
-        asking = normed(states, attention.norm, attention.query)
-        projected = lengthen(multiply(asking, weight, bias), width).view(count, width, 3, attention.heads, -1)
+        weight, bias = joined(stock.self_attn, "projection", (attention.query, attention.key, attention.value))
+        projected = project(states, attention, weight, bias).unflatten(2, (3, attention.heads, -1))
         query, key, value = projected.permute(2, 0, 3, 1, 4).unbind(0)
-        pairs = _pairs(query, attention)
-        if self.padding.padded or width > length:
-            self.padding.blank(pairs, axis=3, value=-torch.inf)
-        heard = F.scaled_dot_product_attention(query, key, value, pairs).transpose(1, 2)[:, :length]
-        out = attention.out
-        return multiply(heard.reshape(count, length, dim), laid_out(out), out.bias, add=states)
+        return add_heard(states, hear(query, key, value, _pairs(query, attention), self.padding), attention.out)
 
     def convolve(self, states: Tensor, conv: Convolution) -> Tensor:
         """States and what the convolution module gives of them; frames that are padded come later than all others."""
         stock: Any = self
         norm, first, middle, after, _, last = conv
         inner = F.pad(gated(states, norm, first), (0, 0, middle.kernel_size[0] - 1, 0))
-
-        def make() -> Tensor:
-            return middle.weight[:, :, None].contiguous(memory_format=torch.channels_last)
-
-        weight = derived(middle, "wide", [middle.weight], make)
-        image = convolve_image(inner.transpose(1, 2)[:, :, None], weight, middle.bias, middle)
-        inner = normed(image[:, :, 0].transpose(1, 2).float(), after)
+        inner = normed(convolve(middle, inner.transpose(1, 2)).transpose(1, 2).float(), after)
         inner = stock.conv_module.activation(inner).to(last.weight.dtype)
         return multiply(inner, laid_out(last), last.bias, add=states)
 

@@ -90,11 +90,10 @@ class Padding:
             state.attended = mask, mask | (~mask.any(-1, keepdim=True) & valid)
         return state.attended[1]
 
-    def blank(self, states: Tensor, depth: int = -1, *, axis: int = 1, value: float = 0) -> Tensor:
-        """States `[B, ..., T, ...]` with a value past each length, in place: on a CPU faster than by a mask."""
+    def blank(self, states: Tensor, depth: int = -1, *, axis: int = 1, value: float = 0) -> None:
+        """Fill states `[B, ..., T, ...]` past each length, in place: on a CPU faster than by a mask."""
         for row, length in enumerate(self.lengths(depth)):
             states[row].narrow(axis - 1, length, states.shape[axis] - length).fill_(value)
-        return states
 
 
 class MaskedGroupNorm(nn.Module):

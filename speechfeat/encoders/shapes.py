@@ -1,6 +1,6 @@
 """Few shapes for products on a CPU with AMX, and rows in shares that all of its cores multiply.
 
-For every new number of rows oneDNN writes code, which on such a processor takes from 5 to 50 ms a product: of
+For every new number of rows oneDNN writes code, which on such a processor takes from 5 to 30 ms a product: of
 recordings of which each has another length, a fifth of the time. So lengths are rounded up, to 16 in an octave. And a
 product of few outputs it gives to one core where there are some 450 to 1,200 rows; to shares of 320 it puts two
 (`python -m benchmarks.cpu_kernels`). torch's attention in half precision takes up to 2.6 times as long over a number of
