@@ -1,14 +1,15 @@
 """The extract command beside what users run today, on the same recordings, with the limit of the machine.
 
-    python -m benchmarks.throughput AUDIO_DIR -m MODEL [-m ...] [--mix utterances] [--hours 0.1] [--rounds 3]
-        [--device cuda] [--format flac]
+    python -m benchmarks.throughput AUDIO_DIR -m MODEL [-m ...] [--mix utterances ...] [--format flac ...] [--hours 0.1]
+        [--rounds 3] [--device cuda]
 
-The clips of AUDIO_DIR are joined and cut to the lengths of a mix and compressed. Every way reads these files and leaves
-the penultimate frames in float16 and their mean on disk, in a process of its own; what is compared is the time from the
-first read to the last byte written, without loading the model and warming up. Rounds alternate, so that a machine that
-is busy for a while is busy for all; the table shows medians, and medians of ratios. The rivals are in
-`benchmarks.rivals`; those whose package is not installed (`pip install -e ".[bench]"`) or does not know the model are
-left out. A way that is many times slower than another may be given less of the work (`--rival-hours`).
+The clips of AUDIO_DIR are joined and cut to the lengths of a mix and compressed, for each mix in each format. Every way
+reads these files and leaves the penultimate frames in float16 and their mean on disk, in a process of its own; what is
+compared is the time from the first read to the last byte written, without loading the model and warming up. Rounds
+alternate, so that a machine that is busy for a while is busy for all; the table shows medians, and medians of ratios.
+The rivals are in `benchmarks.rivals`; those whose package is not installed (`pip install -e ".[bench]"`) or does not
+know the model are left out. A way that is many times slower than another may be given less of the work
+(`--rival-hours`).
 
 MODEL is a checkpoint directory, or `random:wav2vec2-large` for random weights of its size, since speed does not depend
 on their values (`benchmarks.random_weights`); or `logmel` or `mfcc`, whose operations are not counted.
@@ -29,6 +30,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,6 +41,9 @@ import torch
 OURS = {f"speechfeat {dtype}": dtype for dtype in ("float32", "auto", "int8")}
 # Long enough for the share of attention to be that of the mix.
 OPERATION_SECONDS = 12.0
+# Of so many recordings, and of so much of each, a dtype is compared with float32.
+ERROR_CLIPS = 20
+ERROR_SECONDS = 20.0
 
 
 class Outcome(NamedTuple):
@@ -118,13 +123,15 @@ def measure(way: str, listing: Path, model: str, device: str, out: Path) -> Outc
 def relative_errors(listing: Path, model: str, device: str, dtypes: Sequence[str]) -> dict[str, str]:
     """Of each dtype, by its name: the root of the mean squared difference from float32, over the deviation."""
     import speechfeat as sf
+    from benchmarks.workload import SAMPLE_RATE
 
-    paths = listing.read_text().split("\n")[:20]
-    exact = sf.load_encoder(model, dtype="float32", device=device).encode(paths)
+    paths = listing.read_text().split("\n")[:ERROR_CLIPS]
+    clips = [soundfile.read(path, round(ERROR_SECONDS * SAMPLE_RATE), dtype="float32")[0] for path in paths]
+    exact = sf.load_encoder(model, dtype="float32", device=device).encode(clips, sample_rate=SAMPLE_RATE)
     errors = {}
     for dtype in dtypes:
         encoder = sf.load_encoder(model, dtype=dtype, device=device)
-        pairs = zip(encoder.encode(paths), exact, strict=True)
+        pairs = zip(encoder.encode(clips, sample_rate=SAMPLE_RATE), exact, strict=True)
         squares = [np.square(one.values - other.values).mean() / other.values.var() for one, other in pairs]
         errors[encoder.dtype] = f"{np.sqrt(np.mean(squares)):.1e}"
     return errors
@@ -213,42 +220,48 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.throughput", description=__doc__.splitlines()[0])
     parser.add_argument("audio", type=Path)
     parser.add_argument("-m", "--model", action="append", help="by default random:wav2vec2-base")
-    parser.add_argument("--mix", choices=MIXES, default="utterances")
+    parser.add_argument("--mix", choices=MIXES, action="append", help="by default utterances")
     parser.add_argument("--hours", type=float, default=0.1, help="of audio, for speechfeat")
     parser.add_argument("--rival-hours", type=float, help="of the same audio, for the others; by default all")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--format", choices=FORMATS, default="flac")
+    parser.add_argument("--format", choices=FORMATS, action="append", help="by default flac")
     parser.add_argument("--without", action="append", default=[], help="a way to leave out")
     return parser.parse_args()
 
 
-def main() -> int:
+def compare_all(mix: str, form: str, options: argparse.Namespace, folder: Path) -> None:
+    """Measure all models on a mix in a format and print their tables."""
     from benchmarks.limits import disk_rate
-    from benchmarks.rivals import missing_packages
     from benchmarks.workload import MIXES, make
 
+    files = make(options.audio, folder / "audio", mix, options.hours, form)
+    share = min(1.0, (options.rival_hours or options.hours) / options.hours)
+    # Drawn from the whole list: a padded batch holds recordings of any length.
+    fewer = sorted(np.random.default_rng(0).permutation(files)[: max(1, round(len(files) * share))].tolist())
+    (folder / "list.txt").write_text("\n".join(files))
+    (folder / "rivals.txt").write_text("\n".join(fewer))
+    disk = disk_rate(folder)
+    seconds = sum(soundfile.info(file).duration for file in files)
+    print(
+        f"\n{options.device}, {os.cpu_count()} cores: {len(files)} recordings of {MIXES[mix].describe} "
+        f"({seconds / 3600:.2f} h, {form}; {len(fewer)} for the rivals), {options.rounds} rounds; "
+        f"disk {disk / 1e6:.0f} MB/s"
+    )
+    for number, model in enumerate(options.model or ["random:wav2vec2-base"]):
+        (folder / str(number)).mkdir()
+        compare(model, options, folder / str(number), disk)
+
+
+def main() -> int:
+    from benchmarks.rivals import missing_packages
+
     options = arguments()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        files = make(options.audio, folder / "audio", options.mix, options.hours, options.format)
-        share = min(1.0, (options.rival_hours or options.hours) / options.hours)
-        # Drawn from the whole list: a padded batch holds recordings of any length.
-        fewer = sorted(np.random.default_rng(0).permutation(files)[: max(1, round(len(files) * share))].tolist())
-        (folder / "list.txt").write_text("\n".join(files))
-        (folder / "rivals.txt").write_text("\n".join(fewer))
-        disk = disk_rate(folder)
-        seconds = sum(soundfile.info(file).duration for file in files)
-        print(
-            f"{options.device}, {os.cpu_count()} cores: {len(files)} recordings of {MIXES[options.mix].describe} "
-            f"({seconds / 3600:.2f} h, {options.format}; {len(fewer)} for the rivals), {options.rounds} rounds; "
-            f"disk {disk / 1e6:.0f} MB/s"
-        )
-        if missing := missing_packages():
-            print(f"left out, not installed: {', '.join(missing)}")
-        for number, model in enumerate(options.model or ["random:wav2vec2-base"]):
-            (folder / str(number)).mkdir()
-            compare(model, options, folder / str(number), disk)
+    if missing := missing_packages():
+        print(f"left out, not installed: {', '.join(missing)}")
+    for mix, form in product(options.mix or ["utterances"], options.format or ["flac"]):
+        with tempfile.TemporaryDirectory() as name:
+            compare_all(mix, form, options, Path(name))
     return 0
 
 

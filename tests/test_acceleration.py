@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from speechfeat.batching import pad
-from speechfeat.encoders import compiling
+from speechfeat.encoders import compiling, whisper
 from speechfeat.encoders.backbone import Backbone
 from speechfeat.encoders.base import Encoder
 from speechfeat.encoders.blocked_attention import attend
@@ -112,6 +112,26 @@ def test_frames_that_nobody_asks_for_are_left_out_of_the_deepest_block(
     (index,) = encoder.selection.indices
     for values, of_all in zip(found, expected, strict=True):
         assert np.abs(values[0] - of_all[index]).max() / of_all[index].std() < 1e-5
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.4, 1.0, 2.9])
+def test_silence_behind_a_recording_is_not_convolved(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    prefer_onednn(monkeypatch)
+    monkeypatch.setattr("speechfeat.encoders.whisper.KEPT_UNIT", 4)
+    case = next(case for case in CASES if case.name == "Whisper")
+    stock, encoder = encoder_made_for(case, None, monkeypatch), case.encoder("all")
+    clip = speech_like(round(seconds * 16000))[0] if seconds else np.zeros(16000, np.float32)
+    run, widths = whisper.convolve, []
+
+    def watch(conv: torch.nn.Conv1d, inputs: torch.Tensor, activation: torch.nn.Module) -> torch.Tensor:
+        widths.append(inputs.shape[2])
+        return run(conv, inputs, activation)
+
+    monkeypatch.setattr(whisper, "convolve", watch)
+    batch = pad([encoder.prepare(clip)], [len(clip)])
+    found, expected = encoder.forward(batch).states, stock.forward(batch).states
+    assert widths[0] <= min(300, 100 * seconds + 16)
+    assert (found - expected).abs().max() / expected.std() < 1e-5
 
 
 def test_lengths_are_rounded_to_few_widths_where_code_is_written_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,7 +256,7 @@ def test_weights_laid_out_are_made_anew_when_they_change_and_are_not_copied() ->
 
 def test_weights_of_large_models_are_not_kept_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     for most, kept in ((1e9, True), (0, False)):
-        monkeypatch.setattr("speechfeat.encoders.onednn.MOST_WEIGHTS", most)
+        monkeypatch.setattr("speechfeat.encoders.onednn.MOST_BYTES", most)
         encoder = load_encoder(dtype="bfloat16")
         encoder.encode([speech_like(8000)[0]])
         modules = encoder.backbone.module.modules()

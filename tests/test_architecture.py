@@ -30,6 +30,7 @@ LAYERS = [
     ["streaming", "recordings", "texts"],
     [
         "encoders.catalog",
+        "encoders.options",
         "encoders.thread_state",
         "encoders.streams",
         "encoders.shapes",

@@ -78,6 +78,15 @@ def test_the_embedded_encoder_needs_nothing_of_heads_plots_and_gpus() -> None:
     assert not found & {"sklearn", "matplotlib", "pandas", "scipy.signal", "torch.nn.attention.varlen"}
 
 
+def test_classical_features_heads_and_recipes_on_them_need_nothing_of_transformers() -> None:
+    found = modules_of(
+        "import numpy, speechfeat, speechfeat.extraction; speechfeat.classification_parser; speechfeat.train_head; "
+        "speechfeat.load_encoder('logmel').encode([numpy.ones(16000, 'f4')])"
+    )
+    assert {"torch", "librosa"} <= found
+    assert "transformers" not in found
+
+
 def test_the_command_needs_no_effects_unless_it_augments() -> None:
     found = modules_of("import speechfeat.extract, speechfeat.extraction")
     assert "speechfeat.media" in found

@@ -3,7 +3,6 @@
 import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from types import ModuleType
@@ -16,6 +15,7 @@ from transformers.utils import logging as hf_logging
 
 from speechfeat.encoders import catalog
 from speechfeat.encoders.backbone import Backbone
+from speechfeat.encoders.options import CheckpointOptions
 from speechfeat.errors import ModelError
 
 # A vector that pretraining puts in place of masked frames: old checkpoints lack it and nothing here reads it.
@@ -30,23 +30,6 @@ COMPUTED_WEIGHTS = (
 
 # On top of text models, where nothing here reads: checkpoints of a language model lack it.
 POOLERS = ("pooler", "pooler_activation")
-
-
-@dataclass(frozen=True)
-class CheckpointOptions:
-    """How a checkpoint may be opened.
-
-    Attributes:
-        revision: branch, tag or commit on the hub.
-        allow_pickle: take `pytorch_model.bin` where there are no safetensors.
-        trust_remote_code: run the checkpoint's own Python code.
-        short_window: for encoders defined on one fixed window (Whisper), run on the utterance's own length.
-    """
-
-    revision: str | None = None
-    allow_pickle: bool = False
-    trust_remote_code: bool = False
-    short_window: bool = False
 
 
 def open_checkpoint(source: str, options: CheckpointOptions) -> Backbone:

@@ -12,8 +12,9 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForCTC, Auto
 
 from speechfeat.encoders import catalog
 from speechfeat.encoders.base import Encoder
-from speechfeat.encoders.checkpoint import CheckpointOptions, check_source, load_model, load_part, wrap_model
+from speechfeat.encoders.checkpoint import check_source, load_model, load_part, wrap_model
 from speechfeat.encoders.modules import own_copy
+from speechfeat.encoders.options import CheckpointOptions
 from speechfeat.errors import ModelError, ParameterError
 
 # What transformers calls the head, by architecture.

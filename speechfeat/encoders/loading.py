@@ -12,10 +12,13 @@ from torch import nn
 from speechfeat.encoders import catalog
 from speechfeat.encoders.backbone import Backbone
 from speechfeat.encoders.base import Encoder
-from speechfeat.encoders.checkpoint import CheckpointOptions, open_checkpoint, wrap_model
 from speechfeat.encoders.modules import own_copy
+from speechfeat.encoders.options import CheckpointOptions
 from speechfeat.errors import ModelError, ParameterError
 from speechfeat.layers import Layers
+
+# Module of speechfeat.encoders for all that is of transformers, which takes seconds to import.
+CHECKPOINT = "checkpoint"
 
 # Sources that are no checkpoint of transformers: what is before their ":" -> module of speechfeat.encoders, whose
 # `open_source(what is behind it, options)` gives the backbone.
@@ -95,7 +98,7 @@ def _open(source: str | nn.Module, options: CheckpointOptions, feature_extractor
     prefix, _, name = location.partition(":")
     if name and prefix in PREFIXES:
         return _module(PREFIXES[prefix]).open_source(name, options), source
-    return open_checkpoint(location, options), source
+    return _module(CHECKPOINT).open_checkpoint(location, options), source
 
 
 def locate(source: str) -> str:
@@ -120,7 +123,7 @@ def _wrap(model: nn.Module, options: CheckpointOptions, feature_extractor: objec
             f"{type(model).__name__} is no model of transformers or torchaudio; "
             "name its blocks, hop, window and sample rate with speechfeat.wrap_module"
         )
-    return wrap_model(own_copy(model), feature_extractor, options)
+    return _module(CHECKPOINT).wrap_model(own_copy(model), feature_extractor, options)
 
 
 def _module(name: str) -> ModuleType:

@@ -11,11 +11,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers.activations import GELUActivation
 
 T = TypeVar("T")
-# Weights of a module that are laid out beside themselves, at most: 3.2 GB in float32.
-MOST_WEIGHTS = 800_000_000
+# Of the weights of a module that are laid out beside themselves, at most: 800 million in float32.
+MOST_BYTES = 3_200_000_000
 # What oneDNN applies to a product before it is written.
 Applied = tuple[str, list[float], str]
 NOTHING: Applied = ("none", [], "")
@@ -60,9 +59,9 @@ def derived(owner: nn.Module, name: str, weights: Sequence[Tensor | None], make:
     return found
 
 
-def has_room(module: nn.Module) -> bool:
-    """Whether a module is small enough for its weights to be kept twice."""
-    return sum(one.numel() for one in module.parameters()) <= MOST_WEIGHTS
+def has_room(module: nn.Module, dtype: torch.dtype) -> bool:
+    """Whether a module is small enough for its weights to be kept twice in the dtype of its products."""
+    return sum(one.numel() for one in module.parameters()) * dtype.itemsize <= MOST_BYTES
 
 
 def lay_out(weight: Tensor) -> Tensor:
@@ -130,7 +129,9 @@ def normed(states: Tensor, norm: nn.LayerNorm, like: nn.Module | None = None) ->
 
 def is_gelu(activation: nn.Module | None) -> bool:
     """Whether it is the GELU of the error function, which oneDNN has."""
-    return type(activation) is GELUActivation or (isinstance(activation, nn.GELU) and activation.approximate == "none")
+    # transformers' own by its name, since importing it takes seconds that not every encoder asks for.
+    is_theirs = type(activation).__name__ == "GELUActivation"
+    return is_theirs or (isinstance(activation, nn.GELU) and activation.approximate == "none")
 
 
 def applied_of(activation: nn.Module) -> Applied | None:

@@ -76,7 +76,8 @@ class FastConformerBackbone(Backbone):
         if not isinstance(self.module, ParakeetEncoder):
             return
         if device.type == "cpu":
-            if prefers_onednn(device, self.module.subsampling.linear.weight.dtype) and has_room(self.module):
+            dtype = self.module.subsampling.linear.weight.dtype
+            if prefers_onednn(device, dtype) and has_room(self.module, dtype):
                 fuse_conformer(self.module, self.padding)
                 self.pads_fast = True
             return

@@ -77,7 +77,7 @@ class Precision:
             if nn.utils.parametrize.is_parametrized(layer, "weight"):
                 nn.utils.parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
         half = self.dtype != torch.float32
-        takes_onednn, lays_out = prefers_onednn(device, self.dtype), has_room(module)
+        takes_onednn, lays_out = prefers_onednn(device, self.dtype), has_room(module, self.dtype)
         for layer in module.modules():
             if self.name == INT8 and type(layer) is nn.Linear and min(layer.weight.shape) >= LEAST_INT8:
                 to_int8(layer)

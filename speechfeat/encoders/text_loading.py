@@ -11,8 +11,9 @@ from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import cached_file
 
 from speechfeat.encoders import catalog
-from speechfeat.encoders.checkpoint import CheckpointOptions, check_source, load_model, load_part
+from speechfeat.encoders.checkpoint import check_source, load_model, load_part
 from speechfeat.encoders.modules import own_copy
+from speechfeat.encoders.options import CheckpointOptions
 from speechfeat.encoders.text import TextBackbone, TextEncoder
 from speechfeat.encoders.text_families import find_text_family, model_class, text_tower
 from speechfeat.encoders.tokenizing import TextTokenizer

@@ -67,11 +67,8 @@ class FilterBankBackbone(Backbone):
             return
         if device.type == "cpu":
             has_keys = all(isinstance(block.self_attn, RelativeKeyAttention) for block in self.blocks)
-            if (
-                has_keys
-                and prefers_onednn(device, self.module.feature_projection.projection.weight.dtype)
-                and has_room(self.module)
-            ):
+            dtype = self.module.feature_projection.projection.weight.dtype
+            if has_keys and prefers_onednn(device, dtype) and has_room(self.module, dtype):
                 fuse_w2v_bert(self.blocks, self.padding)
                 self.pads_fast = True
             return

@@ -128,7 +128,8 @@ class WaveformBackbone(SampleBackbone):
     def _accelerate_on_cpu(self, device: torch.device) -> None:
         model = self.module
         layers = model.feature_extractor.conv_layers
-        if not has_onednn(device, layers[0].conv.weight.dtype):
+        dtype = layers[0].conv.weight.dtype
+        if not has_onednn(device, dtype):
             return
         for layer in (*layers, *(embedding.conv for embedding in self._position_embeddings())):
             to_channels_last(layer)
@@ -137,11 +138,11 @@ class WaveformBackbone(SampleBackbone):
         if kind == "wavlm":
             for block in model.encoder.layers:
                 change_class(block.attention, UnweightedGatedAttention)
-        if self.pads_fast and writes_code(device, layers[0].conv.weight.dtype) and has_room(model):
+        if self.pads_fast and writes_code(device, dtype) and has_room(model, dtype):
             fuse_waveform(self.blocks, self.padding, is_pre_norm=_is_pre_norm(model))
         elif kind in PACKED and has_slow_mkl(device):
             attend_in_blocks(model)
-        elif self._is_relative() and prefers_onednn(device, layers[0].conv.weight.dtype) and has_room(model):
+        elif self._is_relative() and prefers_onednn(device, dtype) and has_room(model, dtype):
             fuse_waveform_conformer(self.blocks, model.config.hidden_size, self.padding)
             self.pads_fast = True
 

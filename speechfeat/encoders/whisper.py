@@ -22,9 +22,10 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from speechfeat.encoders.backbone import Backbone
 from speechfeat.encoders.blocked_attention import attend_in_blocks
 from speechfeat.encoders.channels_last import convolve
-from speechfeat.encoders.checkpoint import CheckpointOptions, audio_encoder
+from speechfeat.encoders.checkpoint import audio_encoder
 from speechfeat.encoders.fused_whisper import fuse_whisper
 from speechfeat.encoders.onednn import has_room
+from speechfeat.encoders.options import CheckpointOptions
 from speechfeat.encoders.precision import has_slow_mkl, prefers_onednn
 from speechfeat.errors import ModelError
 from speechfeat.units import FrameGrid, Stage
@@ -36,6 +37,11 @@ ENCODERS = (WhisperEncoder, VoxtralEncoder)
 
 # Behind each of the convolutions.
 APPLIED = nn.GELU()
+
+# Frames of silence that the last but one output of the convolutions and the last one see, at least, and what the number
+# of frames that are convolved is a multiple of: it has to be even, and products are made anew for each.
+SILENCE = 8
+KEPT_UNIT = 256
 
 # Name of `attend_by_utterance` among transformers' attention functions.
 BY_UTTERANCE = "speechfeat_by_utterance"
@@ -83,7 +89,8 @@ class WhisperBackbone(Backbone):
         encoder = self.module
         if device.type != "cpu" or self.short_window:
             return
-        if prefers_onednn(device, encoder.conv1.weight.dtype) and has_room(encoder):
+        dtype = encoder.conv1.weight.dtype
+        if prefers_onednn(device, dtype) and has_room(encoder, dtype):
             fuse_whisper(encoder.layers, self.padding)
             self.is_fused = True
         # Fused or not: a block whose layers are in 8 bits, or adapters, runs as the library has it.
@@ -125,12 +132,28 @@ class WhisperBackbone(Backbone):
 
     def _forward_fused(self, features: Tensor) -> Tensor:
         encoder = self.module
-        for conv in (encoder.conv1, encoder.conv2):
-            features = convolve(conv, features, APPLIED)
-        states = features.transpose(1, 2) + encoder.embed_positions.weight
+        states = self._stem_of_heard(features) + encoder.embed_positions.weight
         for block in encoder.layers:
             states = block(states)
         return encoder.layer_norm(states)
+
+    def _stem_of_heard(self, features: Tensor) -> Tensor:
+        """The convolutions of a window, `[B, F, N']` -> `[B, T, D]`, run on what is before its silence.
+
+        Frames of silence are all the same, and so is what the convolutions give of them, but for the last one, which
+        meets the zeros behind the window.
+        """
+        encoder = self.module
+        width = features.shape[2]
+        heard = (features != features[:, :, -1:]).any(1).any(0).nonzero()
+        kept = int(heard[-1]) + 1 + SILENCE if len(heard) else SILENCE
+        kept = min(width, -(-kept // KEPT_UNIT) * KEPT_UNIT)
+        states = features[:, :, :kept]
+        for conv in (encoder.conv1, encoder.conv2):
+            states = convolve(conv, states, APPLIED)
+        states = states.transpose(1, 2)
+        silent = states[:, -2:-1].expand(-1, len(encoder.embed_positions.weight) - states.shape[1], -1)
+        return torch.cat((states[:, :-1], silent, states[:, -1:]), 1) if kept < width else states
 
     def _forward_short(self, features: Tensor, sizes: Sequence[int]) -> Tensor:
         # The stock forward refuses anything but the whole window; these are its own steps. Whisper's weights raise

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -15,16 +15,16 @@ from speechfeat.config import ExtractConfig, TextConfig
 from speechfeat.corpora.base import Corpus
 from speechfeat.encoders.base import Encoder
 from speechfeat.encoders.loading import as_encoder
-from speechfeat.encoders.text import TextEncoder
-from speechfeat.encoders.text_loading import as_text_encoder
 from speechfeat.errors import InputError
 from speechfeat.extracting import BaseExtractor
 from speechfeat.extraction import Extractor
 from speechfeat.joining import join_stores
 from speechfeat.progress import Progress
 from speechfeat.store import Store
-from speechfeat.text_extraction import TextExtractor
 from speechfeat.types import Utterance
+
+if TYPE_CHECKING:
+    from speechfeat.encoders.text import TextEncoder
 
 POOL = "mean+std"
 
@@ -108,7 +108,7 @@ def corpus_features(
 def corpus_text_features(
     corpus: Corpus,
     folder: str | os.PathLike[str],
-    model: str | os.PathLike[str] | nn.Module | TextEncoder,
+    model: "str | os.PathLike[str] | nn.Module | TextEncoder",
     layers: Any = "last",
     *,
     text: str = "text",
@@ -140,6 +140,10 @@ def corpus_text_features(
         InputError: if no text could be encoded.
         KeyboardInterrupt: after Ctrl-C.
     """
+    # All of transformers, which takes seconds to import and classical features do not ask for.
+    from speechfeat.encoders.text_loading import as_text_encoder
+    from speechfeat.text_extraction import TextExtractor
+
     pairs = zip(corpus.utterances, corpus.values(text), strict=True)
     spoken = [replace(utterance, text=words) for utterance, words in pairs if words.strip()]
     if len(spoken) < len(corpus.utterances):

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from speechfeat.encoders.checkpoint import CheckpointOptions, read_checkpoint
+from speechfeat.encoders.checkpoint import read_checkpoint
 from speechfeat.encoders.loading import load_encoder, locate
+from speechfeat.encoders.options import CheckpointOptions
 from speechfeat.errors import ParameterError
 from speechfeat.heads.base import Head, HeadRecord
 from speechfeat.heads.binding import Binding
