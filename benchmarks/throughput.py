@@ -180,8 +180,8 @@ def compare(name: str, options: argparse.Namespace, folder: Path, disk: float) -
         dtypes = [OURS[way] for way in ways if OURS.get(way, "float32") != "float32"]
         errors = relative_errors(folder.parent / "list.txt", model, options.device, dtypes)
         per_second = operations(model, OPERATION_SECONDS) / OPERATION_SECONDS
-        far = ", ".join(f"{dtype} is {error} from float32" for dtype, error in errors.items())
-        title = f"{name}: {per_second / 1e9:.1f} GFLOP for a second of audio; {far}"
+        far = "".join(f"; {dtype} is {error} from float32" for dtype, error in errors.items())
+        title = f"{name}: {per_second / 1e9:.1f} GFLOP for a second of audio{far}"
     print(f"\n{title}")
     print_table(outcomes, per_second, disk)
 

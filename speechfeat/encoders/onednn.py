@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 T = TypeVar("T")
-# Of the weights of a module that are laid out beside themselves, at most: 800 million in float32.
-MOST_BYTES = 3_200_000_000
+# Of weights that are laid out beside themselves, at most: some billion in float32, two in half precision.
+MOST_BYTES = 4_300_000_000
 # What oneDNN applies to a product before it is written.
 Applied = tuple[str, list[float], str]
 NOTHING: Applied = ("none", [], "")
