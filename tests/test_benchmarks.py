@@ -37,7 +37,7 @@ def test_a_rival_leaves_frames_and_their_mean(checkpoint: Path, corpus: Path, tm
 
 
 def test_each_format_has_a_table_with_a_row_for_each_way(checkpoint: Path, corpus: Path) -> None:
-    shown = ("plain loop", "speechfeat auto")
+    shown = ("plain loop", "speechfeat float32", "speechfeat auto")
     without = [way for way in (*available("wav2vec2"), *OURS) if way not in shown]
     options = [part for way in without for part in ("--without", way)]
     amount = ("--hours", 0.001, "--rounds", 1, "--mix", "keywords", "--format", "flac", "--format", "opus")
