@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 import torch
+from transformers import AutoFeatureExtractor
 
 from speechfeat.batching import pad
 from speechfeat.encoders import compiling, whisper
 from speechfeat.encoders.backbone import Backbone
 from speechfeat.encoders.base import Encoder
 from speechfeat.encoders.blocked_attention import attend
+from speechfeat.encoders.catalog import EMBEDDED
 from speechfeat.encoders.channels_last import convolve, to_channels_last
 from speechfeat.encoders.flights import pool_states
 from speechfeat.encoders.loading import load_encoder
@@ -56,7 +58,7 @@ def have_amx(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def prefer_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fuse in float32 as on a CPU with AVX-512."""
-    for user in ("parakeet", "whisper", "wav2vec2", "w2v_bert"):
+    for user in ("conformer_backbone", "whisper", "wav2vec2", "w2v_bert"):
         monkeypatch.setattr(f"speechfeat.encoders.{user}.prefers_onednn", lambda _device, _dtype: True)
 
 
@@ -264,9 +266,10 @@ def test_weights_of_large_models_are_not_kept_twice(monkeypatch: pytest.MonkeyPa
 
 
 def test_log_mel_is_the_extractors() -> None:
+    extractor = AutoFeatureExtractor.from_pretrained(EMBEDDED / "conformer-s")
     backbone = load_encoder().backbone
     for clip in (*speech_like(16000, 401), np.zeros(4000, np.float32)):
-        expected = backbone.feature_extractor(clip, sampling_rate=16000, return_tensors="np")["input_features"][0]
+        expected = extractor(clip, sampling_rate=16000, return_tensors="np")["input_features"][0]
         found = backbone.prepare(clip)
         assert found.dtype == np.float32 and found.flags.c_contiguous
         assert np.abs(found - expected).max() < 2e-6 * np.abs(expected).max()

@@ -8,16 +8,11 @@ softmax are in float32, and no more scores than a cache holds are kept. For shor
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+from torch import Tensor
 
 from speechfeat.encoders.onednn import multiply
 from speechfeat.encoders.precision import has_slow_mkl
 
-# Name among transformers' attention functions.
-BLOCKED = "speechfeat_blocked"
 # Scores in a block, 2 MiB of float32: twice as many or half of them take 5 to 10 % longer.
 BLOCK_SCORES = 2**19
 # Utterances of fewer frames are left to torch.
@@ -58,26 +53,3 @@ def attend(query: Tensor, key: Tensor, value: Tensor, scale: float, add_bias: Ad
 def is_worth(key: Tensor) -> bool:
     """Whether `attend` is faster than torch's kernel for keys `[B, H, T, D]`, and gives no gradients in vain."""
     return key.shape[2] >= MIN_FRAMES and has_slow_mkl(key.device) and not torch.is_grad_enabled()
-
-
-def blocked_attention_forward(  # noqa: PLR0917 - as transformers calls it
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    **options: object,
-) -> tuple[Tensor, None]:
-    """In the place of transformers' attention functions; with a mask its own runs."""
-    is_full = attention_mask is None and query.shape == key.shape and not getattr(module, "is_causal", False)
-    if is_full and is_worth(key):
-        return attend(query, key, value, query.shape[-1] ** -0.5 if scaling is None else scaling), None
-    return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
-
-
-def attend_in_blocks(model: PreTrainedModel) -> None:
-    """Let the attention of a model, which must be of transformers' own functions, run in blocks."""
-    AttentionInterface.register(BLOCKED, blocked_attention_forward)
-    AttentionMaskInterface.register(BLOCKED, sdpa_mask)
-    model.set_attn_implementation(BLOCKED)

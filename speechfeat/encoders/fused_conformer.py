@@ -14,10 +14,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import ParakeetEncoder
 
-from speechfeat.encoders.biased_attention import shifted
 from speechfeat.encoders.blocked_attention import attend, is_worth
+from speechfeat.encoders.joined import join
 from speechfeat.encoders.masking import Padding
 from speechfeat.encoders.modules import change_class
 from speechfeat.encoders.onednn import (
@@ -32,7 +31,7 @@ from speechfeat.encoders.onednn import (
     multiply,
     normed,
 )
-from speechfeat.encoders.packing import join
+from speechfeat.encoders.pair_bias import shifted
 from speechfeat.encoders.precision import is_plain
 from speechfeat.encoders.shapes import lengthen, widened, writes_code
 
@@ -40,10 +39,11 @@ from speechfeat.encoders.shapes import lengthen, widened, writes_code
 FIRST_POSITIONS = 128
 
 
-def fuse_conformer(encoder: ParakeetEncoder, padding: Padding) -> None:
-    """Let an encoder with batch norm run so, in place; any other stays as it is."""
+def fuse_conformer(encoder: Any, padding: Padding) -> None:
+    """Let an encoder with Parakeet's modules and batch norm run so, in place; any other stays as it is."""
     for block in encoder.layers:
-        if block.self_attn.num_key_value_groups == 1:
+        attention = block.self_attn
+        if attention.k_proj.out_features == attention.q_proj.out_features:
             _fuse(block, FusedBlock, padding, encoder.encode_positions.inv_freq)
     if all(isinstance(layer, nn.Conv2d | nn.ReLU) for layer in encoder.subsampling.layers):
         change_class(encoder.subsampling, FusedSubsampling)

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from speechfeat.encoders.biased_attention import shifted
 from speechfeat.encoders.channels_last import convolve
 from speechfeat.encoders.fused_conformer import (
     Convolution,
@@ -24,9 +23,10 @@ from speechfeat.encoders.fused_conformer import (
     hear,
     project,
 )
+from speechfeat.encoders.joined import joined
 from speechfeat.encoders.masking import Padding
 from speechfeat.encoders.onednn import applied_of, laid_out, multiply, normed
-from speechfeat.encoders.packing import joined
+from speechfeat.encoders.pair_bias import shifted
 
 
 def fuse_w2v_bert(blocks: Iterable[nn.Module], padding: Padding) -> None:

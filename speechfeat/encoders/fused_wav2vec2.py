@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from speechfeat.encoders.biased_attention import distance_bias, gates
+from speechfeat.encoders.joined import joined
 from speechfeat.encoders.masking import Padding
 from speechfeat.encoders.modules import change_class
 from speechfeat.encoders.onednn import GELU, is_gelu, laid_out, multiply, normed
-from speechfeat.encoders.packing import joined
+from speechfeat.encoders.pair_bias import distance_bias, gates
 from speechfeat.encoders.precision import is_plain
 from speechfeat.encoders.shapes import lengthen, shares, widened
 

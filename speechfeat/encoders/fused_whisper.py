@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from speechfeat.encoders.blocked_attention import attend, is_worth
+from speechfeat.encoders.joined import joined
 from speechfeat.encoders.masking import Padding
 from speechfeat.encoders.modules import change_class
 from speechfeat.encoders.onednn import GELU, is_gelu, laid_out, multiply, normed
-from speechfeat.encoders.packing import joined
 from speechfeat.encoders.precision import is_plain
 from speechfeat.encoders.shapes import writes_code
 

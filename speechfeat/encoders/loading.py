@@ -17,8 +17,9 @@ from speechfeat.encoders.options import CheckpointOptions
 from speechfeat.errors import ModelError, ParameterError
 from speechfeat.layers import Layers
 
-# Module of speechfeat.encoders for all that is of transformers, which takes seconds to import.
-CHECKPOINT = "checkpoint"
+# Modules of speechfeat.encoders for checkpoints: that for what is known here, and that for all that is of transformers,
+# which takes seconds to import.
+DIRECT, CHECKPOINT = "direct", "checkpoint"
 
 # Sources that are no checkpoint of transformers: what is before their ":" -> module of speechfeat.encoders, whose
 # `open_source(what is behind it, options)` gives the backbone.
@@ -98,7 +99,8 @@ def _open(source: str | nn.Module, options: CheckpointOptions, feature_extractor
     prefix, _, name = location.partition(":")
     if name and prefix in PREFIXES:
         return _module(PREFIXES[prefix]).open_source(name, options), source
-    return _module(CHECKPOINT).open_checkpoint(location, options), source
+    backbone = _module(DIRECT).open_directly(location)
+    return backbone or _module(CHECKPOINT).open_checkpoint(location, options), source
 
 
 def locate(source: str) -> str:

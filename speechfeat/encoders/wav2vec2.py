@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.masking_utils import create_bidirectional_mask
 
+from speechfeat.encoders.attention_functions import attend_in_blocks
 from speechfeat.encoders.backbone import Backbone
-from speechfeat.encoders.biased_attention import ConformerAttention, GatedBiasAttention, UnweightedGatedAttention
-from speechfeat.encoders.blocked_attention import attend_in_blocks
+from speechfeat.encoders.biased_attention import ConformerAttention, GatedBiasAttention
 from speechfeat.encoders.channels_last import to_channels_last
 from speechfeat.encoders.compiling import fuse_blocks
 from speechfeat.encoders.fused_conformer import fuse_waveform_conformer
@@ -23,6 +23,7 @@ from speechfeat.encoders.masking import MaskedGroupNorm, zero_padding_before
 from speechfeat.encoders.modules import change_class
 from speechfeat.encoders.onednn import has_room
 from speechfeat.encoders.packing import Packing, pack_blocks
+from speechfeat.encoders.pair_bias import UnweightedGatedAttention
 from speechfeat.encoders.precision import has_onednn, has_slow_mkl, prefers_onednn
 from speechfeat.encoders.shapes import writes_code
 from speechfeat.encoders.time_major import BlockedGroupConv, TimeMajorConvolution, TimeMajorFrontEnd

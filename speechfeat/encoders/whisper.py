@@ -19,8 +19,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.models.voxtral.modeling_voxtral import VoxtralEncoder
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from speechfeat.encoders.attention_functions import attend_in_blocks
 from speechfeat.encoders.backbone import Backbone
-from speechfeat.encoders.blocked_attention import attend_in_blocks
 from speechfeat.encoders.channels_last import convolve
 from speechfeat.encoders.checkpoint import audio_encoder
 from speechfeat.encoders.fused_whisper import fuse_whisper
