@@ -10,7 +10,7 @@ import torch
 from transformers import AutoFeatureExtractor
 
 from speechfeat.batching import pad
-from speechfeat.encoders import compiling, whisper
+from speechfeat.encoders import compiling, conformer_code, scripting, whisper
 from speechfeat.encoders.backbone import Backbone
 from speechfeat.encoders.base import Encoder
 from speechfeat.encoders.blocked_attention import attend
@@ -18,6 +18,7 @@ from speechfeat.encoders.catalog import EMBEDDED
 from speechfeat.encoders.channels_last import convolve, to_channels_last
 from speechfeat.encoders.flights import pool_states
 from speechfeat.encoders.loading import load_encoder
+from speechfeat.encoders.onednn import gathered
 from speechfeat.encoders.precision import OneDnnLinear
 from speechfeat.pooling import POOLS, pool_frames
 from tests.families import CASES, Case
@@ -153,13 +154,7 @@ def test_lengths_are_rounded_to_few_widths_where_code_is_written_for_each(monkey
     assert len(widths) < 20 < len(clips)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("Wav2Vec2 group norm", "WavLM layer norm", "Wav2Vec2Conformer relative layer norm"),
-        *("w2v-BERT relative_key", "Parakeet"),
-    ],
-)
+@pytest.mark.parametrize("name", ["Wav2Vec2 group norm", "WavLM layer norm", "w2v-BERT relative_key"])
 def test_attention_with_amx_is_over_whole_rows(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     prefer_onednn(monkeypatch)
     have_amx(monkeypatch)
@@ -174,6 +169,74 @@ def test_attention_with_amx_is_over_whole_rows(name: str, monkeypatch: pytest.Mo
     encode_together(encoder, speech_like(*LENGTHS))
     assert frames
     assert {count % 16 for count in frames} == {0}
+
+
+@pytest.mark.parametrize("name", ["Wav2Vec2Conformer relative layer norm", "Parakeet"])
+def test_relative_attention_with_amx_is_over_whole_rows(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    prefer_onednn(monkeypatch)
+    have_amx(monkeypatch)
+    encoder = next(case for case in ACCELERATED if case.name == name).encoder("last")
+    run, widths = conformer_code.relative_attention, []
+
+    def watch(states: torch.Tensor, weights: object, places: object, width: int, lengths: object) -> torch.Tensor:
+        widths.append((width, states.shape[1]))
+        return run(states, weights, places, width, lengths)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(conformer_code, "relative_attention", watch)
+    encode_together(encoder, speech_like(*LENGTHS))
+    assert widths
+    assert all(width % 16 == 0 and length <= width < length + 16 for width, length in widths)
+
+
+@pytest.mark.parametrize("most", [1, 2000, 10**6])
+def test_attention_by_blocks_of_queries_is_torchs(most: int) -> None:
+    torch.manual_seed(0)
+    heads, dim, frames, lengths = 3, 8, 70, [70, 1, 33]
+    found, difference, places = torch.randn(3, frames, 3, heads, dim), torch.randn(heads, dim), torch.randn(3, dim, 255)
+    states = conformer_code.hear_rows(found, difference, places, lengths, most)
+    for row, length in enumerate(lengths):
+        query, key, value = found[row : row + 1, :length].transpose(1, 3).unbind(2)
+        at = 127 - torch.arange(length)[:, None] + torch.arange(length)
+        asked = torch.einsum("htd,hdtj->htj", query[0] + difference[:, None], places[:, :, at])
+        expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, asked)
+        assert torch.allclose(states[row, :length], expected[0].transpose(0, 1), atol=1e-5)
+        assert not states[row, length:].any()
+
+
+@pytest.mark.parametrize("width", [40, 48])
+def test_relative_attention_in_half_precision_is_near_float32(width: int) -> None:
+    torch.manual_seed(0)
+    heads, dim, count = 3, 8, 40
+    weights = conformer_code.Attention(
+        conformer_code.Norm(torch.ones(24), torch.zeros(24), 1e-5),
+        *(torch.randn(72, 24) / 5, torch.randn(72), torch.randn(heads, dim), torch.randn(24, 24) / 5, torch.randn(24)),
+    )
+    half = weights._replace(
+        **{name: getattr(weights, name).bfloat16() for name in ("projection", "projection_bias", "out", "out_bias")}
+    )
+    states, places = torch.randn(2, count, 24), torch.randn(heads, dim, 127) / 3
+    with torch.inference_mode():
+        exact = conformer_code.relative_attention(states, weights, places, count, [count, 17])
+        with torch.autocast("cpu", torch.bfloat16):
+            found = conformer_code.relative_attention(states, half, places.bfloat16(), width, [count, 17])
+            assert torch.is_autocast_enabled("cpu")
+        again = conformer_code.relative_attention(states, weights, places, count, [count, 17])
+    assert torch.equal(exact, again)
+    for row, length in enumerate((count, 17)):
+        assert (found - exact)[row, :length].square().mean().sqrt() / exact.std() < 0.03
+
+
+def test_code_is_scripted_and_runs_as_it_stands_where_it_cannot_be(recwarn: pytest.WarningsRecorder) -> None:
+    def double(values: torch.Tensor) -> torch.Tensor:
+        return 2 * values
+
+    def inside(values: torch.Tensor) -> torch.Tensor:
+        return double(values) if LENGTHS else values
+
+    known, unknown, ones = scripting.scripted(double), scripting.scripted(inside), torch.ones(2)
+    assert torch.equal(known(ones), 2 * ones) and not recwarn.list
+    with pytest.warns(UserWarning, match="torch cannot script inside"):
+        assert torch.equal(unknown(ones), 2 * ones)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 3e-2)])
@@ -254,6 +317,33 @@ def test_weights_laid_out_are_made_anew_when_they_change_and_are_not_copied() ->
                 assert torch.allclose(one(inputs), expected, atol=1e-5)
         with torch.no_grad():
             layer.weight.mul_(2)
+
+
+def test_what_is_gathered_of_a_module_is_made_anew_when_anything_in_it_changes() -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4)).requires_grad_(False)
+    layer, norm = module[0], module[1]
+    made = []
+
+    def add() -> float:
+        return sum(one.sum().item() for one in module.state_dict().values())
+
+    def total() -> float:
+        return gathered(module, lambda: made.append(None) or add())
+
+    def wrap() -> None:
+        module[0] = torch.nn.Sequential(layer)
+
+    changes = (
+        *(lambda: None, lambda: layer.weight.add_(1), lambda: norm.running_mean.add_(1)),
+        *(lambda: setattr(layer, "bias", torch.nn.Parameter(torch.ones(4))), module.double, wrap),
+    )
+    for times, change in enumerate(changes, 1):
+        change()
+        for _ in range(2):
+            assert total() == pytest.approx(add())
+        assert len(made) == times
+    for copied in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+        assert not vars(copied)["_kept"].made
 
 
 def test_weights_of_large_models_are_not_kept_twice(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from speechfeat.encoders import conformer_code as code
 from speechfeat.encoders.blocked_attention import attend, is_worth
 from speechfeat.encoders.joined import join
 from speechfeat.encoders.masking import Padding
@@ -26,14 +27,13 @@ from speechfeat.encoders.onednn import (
     applied_of,
     convolve_image,
     derived,
+    gathered,
     laid_out,
     lay_out,
     multiply,
-    normed,
 )
-from speechfeat.encoders.pair_bias import shifted
 from speechfeat.encoders.precision import is_plain
-from speechfeat.encoders.shapes import lengthen, widened, writes_code
+from speechfeat.encoders.shapes import widened, writes_code
 
 # Positions are made for so many frames, or for twice as many as often as it takes.
 FIRST_POSITIONS = 128
@@ -83,6 +83,13 @@ class Half(NamedTuple):
         """Those that multiply."""
         return self.first, self.second
 
+    def weights(self) -> code.FeedForward:
+        """As they are at the moment, for the code that runs them."""
+        norm, first, applied, second = self
+        bias = None if second.bias is None else second.bias / 2
+        halved = lay_out(second.weight / 2)
+        return code.FeedForward(norm_of(norm), laid_out(first), first.bias, applied or NOTHING, halved, bias)
+
 
 class RelativePositions(NamedTuple):
     """Attention with sinusoidal relative positions."""
@@ -101,6 +108,32 @@ class RelativePositions(NamedTuple):
         """Those that multiply."""
         return self.query, self.key, self.value, self.out, self.positions
 
+    def weights(self) -> code.Attention:
+        """As they are at the moment; the bias of queries that meet keys is added in the product that gives them."""
+        content, position, out = self.content_bias, self.position_bias, self.out
+        joined = join((self.query, self.key, self.value))
+        asking = (joined.bias[: content.numel()] + content.flatten()).to(joined.bias.dtype)
+        bias = torch.cat([asking, joined.bias[content.numel() :]])
+        difference = (position - content).float()
+        return code.Attention(norm_of(self.norm), lay_out(joined.weight), bias, difference, laid_out(out), out.bias)
+
+    def places(self, length: int, frequencies: Tensor) -> Tensor:
+        """Keys of distances from R, no less than so many frames, down to -R, scaled as scores: `[H, D, 2 R + 1]`."""
+        layer, (heads, dim) = self.positions, self.content_bias.shape
+        # By this length alone, not by those before it: a resumed run meets others, and has to round as the first did.
+        kept = FIRST_POSITIONS
+        while kept < length:
+            kept *= 2
+
+        def make() -> Tensor:
+            # Rounded as the library's are: what is far away has angles of many turns.
+            angles = torch.arange(kept - 1, -kept, -1)[:, None].float() * frequencies.float()
+            embeddings = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
+            keys = (embeddings @ layer.weight.float().T * dim**-0.5).to(layer.weight.dtype)
+            return keys.view(len(keys), heads, dim).permute(1, 2, 0).contiguous()
+
+        return derived(layer, f"positions {kept}", [layer.weight], make)
+
 
 class Convolution(NamedTuple):
     """A convolution module."""
@@ -117,6 +150,26 @@ class Convolution(NamedTuple):
         """Those that multiply."""
         return self.first, self.middle, self.last
 
+    def weights(self) -> code.Convolution:
+        """As they are at the moment, where a batch norm is `after` the depthwise convolution."""
+        first, middle, after, last = self.first, self.middle, self.after, self.last
+        scale = after.weight * torch.rsqrt(after.running_var + after.eps)
+        shift = after.bias - after.running_mean * scale
+        weight = middle.weight * scale[:, None, None]
+        bias = shift if middle.bias is None else shift + middle.bias * scale
+        dtype, padding = middle.weight.dtype, middle.padding
+        return code.Convolution(
+            *(norm_of(self.norm), laid_out(first), first.bias),
+            weight[:, :, None].to(dtype).contiguous(memory_format=torch.channels_last),
+            *(bias.to(dtype), padding[0], self.applied or NOTHING),  # type: ignore[arg-type]
+            *(laid_out(last), last.bias),
+        )
+
+
+def norm_of(norm: nn.LayerNorm) -> code.Norm:
+    """A layer norm for the code that runs it."""
+    return code.Norm(norm.weight, norm.bias, norm.eps)
+
 
 class Parts(NamedTuple):
     """The modules of a block by what they do, as they are at the moment."""
@@ -131,6 +184,17 @@ class Parts(NamedTuple):
         """Whether no layer was wrapped since."""
         modules = (self.before, self.attention, self.convolution, self.behind)
         return all(is_plain(layer) for module in modules for layer in module.layers)
+
+
+class Gathered(NamedTuple):
+    """What a block runs on, as it is at the moment: its parts, and the weights of those that are scripted."""
+
+    parts: Parts
+    before: code.FeedForward
+    attention: code.Attention | None
+    convolution: code.Convolution | None
+    behind: code.FeedForward
+    norm: code.Norm
 
 
 class FusedBlock(nn.Module):
@@ -159,24 +223,38 @@ class FusedBlock(nn.Module):
             block.norm_out,
         )
 
+    def gather(self, parts: Parts) -> Gathered:
+        """The weights of its parts."""
+        attention, convolution = parts.attention.weights(), parts.convolution.weights()
+        return Gathered(
+            parts, parts.before.weights(), attention, convolution, parts.behind.weights(), norm_of(parts.norm)
+        )
+
     def forward(self, hidden_states: Tensor, *args: Any, **options: Any) -> Tensor:
         """States after the block, `[B, T, D]` float32, which its residuals stay in; the mask is that of `padding`."""
-        parts = self.parts(self)
-        if torch.is_grad_enabled() or self.training or not parts.are_plain():
+        if torch.is_grad_enabled() or self.training:
             return super().forward(hidden_states, *args, **options)
-        states = _feed_forward(hidden_states.float(), parts.before)
-        states = self.attend(states, parts.attention)
-        states = self.convolve(states, parts.convolution)
-        states = _feed_forward(states, parts.behind)
-        return normed(states, parts.norm)
+        found = gathered(self, lambda: self.gather(parts) if (parts := self.parts(self)).are_plain() else None)
+        if found is None:
+            return super().forward(hidden_states, *args, **options)
+        states = code.feed_forward(hidden_states.float(), found.before, None)
+        states = self.convolve(self.attend(states, found), found)
+        return code.feed_forward(states, found.behind, found.norm)
 
-    def attend(self, states: Tensor, attention: Any) -> Tensor:
+    def attend(self, states: Tensor, found: Gathered) -> Tensor:
         """States and what attention gives of them."""
-        return _attention(states, attention, self.padding, self.frequencies)
+        weights, padding = found.attention, self.padding
+        assert weights is not None
+        width = attended(states, weights.projection)
+        places = found.parts.attention.places(width, self.frequencies)
+        if is_worth(states[:, None]) and not padding.padded:
+            return _attend_in_blocks(states, weights, places)
+        return code.relative_attention(states, weights, places, width, padding.lengths())
 
-    def convolve(self, states: Tensor, conv: Convolution) -> Tensor:
+    def convolve(self, states: Tensor, found: Gathered) -> Tensor:
         """States and what the convolution module gives of them."""
-        return _convolution(states, conv, self.padding)
+        assert found.convolution is not None
+        return code.convolution(states, found.convolution, self.padding.lengths())
 
 
 class FusedWaveformConformerBlock(FusedBlock):
@@ -204,99 +282,27 @@ class FusedWaveformConformerBlock(FusedBlock):
         )
 
 
-def _feed_forward(states: Tensor, half: Half) -> Tensor:
-    """States and half of what the layers give of them; halving the weights of the second halves that exactly."""
-    norm, first, applied, second = half
-    inner = multiply(normed(states, norm, first), laid_out(first), first.bias, applied or NOTHING)
-    weight, bias = derived(
-        second,
-        "halved",
-        [second.weight, second.bias],
-        lambda: (lay_out(second.weight / 2), None if second.bias is None else second.bias / 2),
-    )
-    return multiply(inner, weight, bias, add=states)
-
-
-class _Projection(NamedTuple):
-    """To queries, keys and values, and the bias of queries that meet positions less that of those that meet keys."""
-
-    weight: Tensor
-    bias: Tensor
-    difference: Tensor
-
-
-def _projection(attention: RelativePositions) -> _Projection:
-    layers = (attention.query, attention.key, attention.value)
-    content, position = attention.content_bias, attention.position_bias
-
-    def make() -> _Projection:
-        joined = join(layers)
-        asking = (joined.bias[: content.numel()] + content.flatten()).to(joined.bias.dtype)
-        bias = torch.cat([asking, joined.bias[content.numel() :]])
-        return _Projection(lay_out(joined.weight), bias, (position - content).float())
-
-    weights = [one for layer in layers for one in (layer.weight, layer.bias)]
-    return derived(attention.query, "projection", [*weights, content, position], make)
-
-
-def _positions(attention: RelativePositions, length: int, frequencies: Tensor) -> Tensor:
-    """Keys of the distances of so many frames, `[H, D, 2T - 1]` float32: of T - 1 first, scaled as scores are."""
-    layer, (heads, dim) = attention.positions, attention.content_bias.shape
-    # By this length alone, not by those before it: a resumed run meets others, and has to round as the first did.
-    kept = FIRST_POSITIONS
-    while kept < length:
-        kept *= 2
-
-    def make() -> Tensor:
-        # Rounded as the library's are: what is far away has angles of many turns.
-        angles = torch.arange(kept - 1, -kept, -1)[:, None].float() * frequencies.float()
-        embeddings = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
-        keys = embeddings @ layer.weight.float().T * dim**-0.5
-        return keys.view(len(keys), heads, dim).permute(1, 2, 0).contiguous()
-
-    keys = derived(layer, f"positions {kept}", [layer.weight], make)
-    middle = keys.shape[2] // 2
-    return keys[:, :, middle - length + 1 : middle + length]
-
-
-def _attention(states: Tensor, attention: RelativePositions, padding: Padding, frequencies: Tensor) -> Tensor:
-    """States and what attention with relative positions (Dai et al., 2019) gives of them."""
-    weight, bias, difference = _projection(attention)
-    projected = project(states, attention, weight, bias)
-    count, width, _ = projected.shape
-    query, key, value = projected.view(count, width, 3, *difference.shape).unbind(2)
-    asking = (query.float() + difference).flatten(0, 1).transpose(0, 1)
-    places = _positions(attention, width, frequencies)
-    query, key, value = (one.transpose(1, 2) for one in (query, key, value))
-    if is_worth(key) and not padding.padded:
-        heard = attend(query, key, value, query.shape[-1] ** -0.5, _adding(asking, places, width))
-    else:
-        scores = (asking @ places).view(len(places), count, width, -1)
-        heard = hear(query, key, value, shifted(scores, width, width), padding)
-    return add_heard(states, heard, attention.out)
-
-
-def project(states: Tensor, attention: Any, weight: Tensor, bias: Tensor) -> Tensor:
-    """Queries, keys and values of states `[B, T, D]` side by side, for as many frames as attention is fast for."""
+def attended(states: Tensor, weight: Tensor) -> int:
+    """Frames, no fewer than those of states `[B, T, D]`, for which attention in the dtype of weights is fast."""
     length = states.shape[1]
-    width = widened(length) if writes_code(states.device, weight.dtype) else length
-    return lengthen(multiply(normed(states, attention.norm, attention.query), weight, bias), width)
+    return widened(length) if writes_code(states.device, weight.dtype) else length
 
 
-def hear(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, padding: Padding) -> Tensor:
-    """Attention `[B, T, H, D]` of frames `[B, H, T, D]` with a bias of pairs, in which what is padded is left out."""
-    if any(length < bias.shape[3] for length in padding.lengths()):
-        padding.blank(bias, axis=3, value=-torch.inf)
-    return F.scaled_dot_product_attention(query, key, value, bias).transpose(1, 2)
-
-
-def add_heard(states: Tensor, heard: Tensor, out: nn.Linear) -> Tensor:
-    """States `[B, T, D]` and what attention `[B, T', H, D]` of them, or of more frames, gives."""
-    return multiply(heard[:, : states.shape[1]].flatten(2), laid_out(out), out.bias, add=states)
+def _attend_in_blocks(states: Tensor, attention: code.Attention, places: Tensor) -> Tensor:
+    """As `code.relative_attention`, on processors where torch's products are slow."""
+    count, length, _ = states.shape
+    found = code.projected(states, attention.norm, attention.projection, attention.projection_bias, length)
+    query, key, value = found.view(count, length, 3, *attention.difference.shape).unbind(2)
+    asking = (query.float() + attention.difference).flatten(0, 1).transpose(0, 1)
+    middle = places.shape[2] // 2
+    add_bias = _adding(asking, places[:, :, middle - length + 1 : middle + length].float(), length)
+    query, key, value = (one.transpose(1, 2) for one in (query, key, value))
+    heard = attend(query, key, value, query.shape[-1] ** -0.5, add_bias)
+    return code.add_heard(states, heard, attention.out, attention.out_bias)
 
 
 def _adding(asking: Tensor, places: Tensor, length: int) -> Callable[[Tensor, int, int, int], None]:
-    """Adds what queries `[H, B T, D]` say of places to a block of scores."""
+    """Adds what queries `[H, B T, D]` say of places `[H, D, 2 T - 1]` to a block of scores."""
     asking, places = asking.contiguous(), places.transpose(1, 2).contiguous()
 
     def add_bias(scores: Tensor, row: int, head: int, first: int) -> None:
@@ -306,33 +312,6 @@ def _adding(asking: Tensor, places: Tensor, length: int) -> Callable[[Tensor, in
         scores += found.as_strided(scores.shape, (2 * length - 2, 1), length - 1 - first)
 
     return add_bias
-
-
-def gated(states: Tensor, norm: nn.LayerNorm, first: nn.Conv1d) -> Tensor:
-    """What enters the depthwise convolution."""
-    return F.glu(multiply(normed(states, norm, first), laid_out(first), first.bias), dim=-1)
-
-
-def _convolution(states: Tensor, conv: Convolution, padding: Padding) -> Tensor:
-    """States and what the convolution module gives of them."""
-    norm, first, middle, after, applied, last = conv
-    inner = gated(states, norm, first)
-    if padding.padded:
-        padding.blank(inner)
-
-    def make() -> tuple[Tensor, Tensor]:
-        scale = after.weight * torch.rsqrt(after.running_var + after.eps)
-        shift = after.bias - after.running_mean * scale
-        weight = middle.weight * scale[:, None, None]
-        bias = shift if middle.bias is None else shift + middle.bias * scale
-        dtype = middle.weight.dtype
-        return weight[:, :, None].to(dtype).contiguous(memory_format=torch.channels_last), bias.to(dtype)
-
-    weights = [middle.weight, middle.bias, after.weight, after.bias, after.running_mean, after.running_var]
-    weight, bias = derived(middle, "normed", weights, make)
-    image = inner.transpose(1, 2)[:, :, None]
-    inner = convolve_image(image, weight, bias, middle, applied or NOTHING)[:, :, 0].transpose(1, 2)
-    return multiply(inner, laid_out(last), last.bias, add=states)
 
 
 class FusedSubsampling(nn.Module):

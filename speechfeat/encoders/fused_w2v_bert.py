@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from speechfeat.encoders.channels_last import convolve
+from speechfeat.encoders.conformer_code import add_heard, gated, hear, projected
 from speechfeat.encoders.fused_conformer import (
     Convolution,
     FusedBlock,
+    Gathered,
     Half,
     Parts,
-    add_heard,
+    attended,
     change_block,
-    gated,
-    hear,
-    project,
+    norm_of,
 )
 from speechfeat.encoders.joined import joined
 from speechfeat.encoders.masking import Padding
@@ -80,19 +80,25 @@ class FusedBertBlock(FusedBlock):
             block.final_layer_norm,
         )
 
-    def attend(self, states: Tensor, attention: ClampedDistances) -> Tensor:
+    def gather(self, parts: Parts) -> Gathered:
+        """The weights of its feed-forward modules."""
+        return Gathered(parts, parts.before.weights(), None, None, parts.behind.weights(), norm_of(parts.norm))
+
+    def attend(self, states: Tensor, found: Gathered) -> Tensor:
         """States and what attention gives of them."""
         stock: Any = self
+        attention: ClampedDistances = found.parts.attention
         weight, bias = joined(stock.self_attn, "projection", (attention.query, attention.key, attention.value))
-        projected = project(states, attention, weight, bias).unflatten(2, (3, attention.heads, -1))
-        query, key, value = projected.permute(2, 0, 3, 1, 4).unbind(0)
-        return add_heard(states, hear(query, key, value, _pairs(query, attention), self.padding), attention.out)
+        asked = projected(states, norm_of(attention.norm), weight, bias, attended(states, weight))
+        query, key, value = asked.unflatten(2, (3, attention.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        heard = hear(query, key, value, _pairs(query, attention), self.padding.lengths())
+        return add_heard(states, heard, laid_out(attention.out), attention.out.bias)
 
-    def convolve(self, states: Tensor, conv: Convolution) -> Tensor:
+    def convolve(self, states: Tensor, found: Gathered) -> Tensor:
         """States and what the convolution module gives of them; frames that are padded come later than all others."""
         stock: Any = self
-        norm, first, middle, after, _, last = conv
-        inner = F.pad(gated(states, norm, first), (0, 0, middle.kernel_size[0] - 1, 0))
+        norm, first, middle, after, _, last = found.parts.convolution
+        inner = F.pad(gated(states, norm_of(norm), laid_out(first), first.bias), (0, 0, middle.kernel_size[0] - 1, 0))
         inner = normed(convolve(middle, inner.transpose(1, 2)).transpose(1, 2).float(), after)
         inner = stock.conv_module.activation(inner).to(last.weight.dtype)
         return multiply(inner, laid_out(last), last.bias, add=states)

@@ -90,10 +90,17 @@ class Padding:
             state.attended = mask, mask | (~mask.any(-1, keepdim=True) & valid)
         return state.attended[1]
 
-    def blank(self, states: Tensor, depth: int = -1, *, axis: int = 1, value: float = 0) -> None:
-        """Fill states `[B, ..., T, ...]` past each length, in place: on a CPU faster than by a mask."""
-        for row, length in enumerate(self.lengths(depth)):
-            states[row].narrow(axis - 1, length, states.shape[axis] - length).fill_(value)
+    def blank(self, states: Tensor, depth: int = -1) -> None:
+        """Fill states `[B, T, ...]` with zeros past each length, in place."""
+        blank(states, self.lengths(depth), 1, 0.0)
+
+
+def blank(states: Tensor, lengths: list[int], axis: int, value: float) -> None:
+    """Fill states `[B, ..., T, ...]`, with T at an axis, past each length, in place: on a CPU faster than by a mask."""
+    width = states.shape[axis]
+    for row, length in enumerate(lengths):
+        if length < width:
+            states[row].narrow(axis - 1, length, width - length).fill_(value)
 
 
 class MaskedGroupNorm(nn.Module):

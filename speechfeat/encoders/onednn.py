@@ -13,21 +13,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 T = TypeVar("T")
+# Name of what is made of a whole module.
+WHOLE = ""
 # Of weights that are laid out beside themselves, at most: some billion in float32, two in half precision.
 MOST_BYTES = 4_300_000_000
 # What oneDNN applies to a product before it is written.
-Applied = tuple[str, list[float], str]
-NOTHING: Applied = ("none", [], "")
-GELU: Applied = ("gelu", [], "none")
-RELU: Applied = ("relu", [], "")
-SILU: Applied = ("swish", [], "")
+Applied = tuple[str, str]
+NOTHING: Applied = ("none", "")
+GELU: Applied = ("gelu", "none")
+RELU: Applied = ("relu", "")
+SILU: Applied = ("swish", "")
 
 
 class _Kept:
     """What was derived from the weights of a module; copies and files of the module do not have it."""
 
     def __init__(self) -> None:
-        self.made: dict[str, tuple[object, Any]] = {}
+        self.made: dict[str, tuple[Any, Any]] = {}
 
     def __deepcopy__(self, memo: object) -> "_Kept":
         return _Kept()
@@ -59,6 +61,47 @@ def derived(owner: nn.Module, name: str, weights: Sequence[Tensor | None], make:
     return found
 
 
+class _Snapshot:
+    """What a module was: the modules and weights inside of it, each as it stood."""
+
+    def __init__(self, module: nn.Module) -> None:
+        inside = list(module.modules())
+        self.children = [(one._modules, dict(one._modules)) for one in inside if one._modules]
+        tables = [table for one in inside for table in (one._parameters, one._buffers) if table]
+        self.tables = [(table, [*map(id, table.values())]) for table in tables]
+        self.tensors = [one for table in tables for one in table.values() if one is not None]
+        self.counted = [one for one in self.tensors if not one.is_inference()]
+        self.state = self._state()
+
+    def _state(self) -> list[int]:
+        return [*(one.data_ptr() for one in self.tensors), *(one._version for one in self.counted)]
+
+    def holds(self) -> bool:
+        """Whether nothing was replaced or changed since."""
+        return (
+            all(now == then for now, then in self.children)
+            and all([*map(id, now.values())] == then for now, then in self.tables)
+            and self._state() == self.state
+        )
+
+
+def gathered(owner: nn.Module, make: Callable[[], T]) -> T:
+    """What `make` gives of all that is in a module, kept with it until something in it is replaced or changes.
+
+    For what is made of so many weights that asking for each by its name takes longer than a look at all of them.
+    Changes are noticed as by `derived`.
+    """
+    kept = owner.__dict__.get("_kept")
+    if kept is None:
+        kept = owner.__dict__["_kept"] = _Kept()
+    snapshot, found = kept.made.get(WHOLE, (None, None))
+    if snapshot is None or not snapshot.holds():
+        with torch.inference_mode():
+            found = make()
+        kept.made[WHOLE] = (_Snapshot(owner), found)
+    return found
+
+
 def has_room(module: nn.Module, dtype: torch.dtype) -> bool:
     """Whether a module is small enough for its weights to be kept twice in the dtype of its products."""
     return sum(one.numel() for one in module.parameters()) * dtype.itemsize <= MOST_BYTES
@@ -76,7 +119,7 @@ def laid_out(layer: nn.Linear | nn.Conv1d) -> Tensor:
 
 
 def multiply(
-    inputs: Tensor, weight: Tensor, bias: Tensor | None, applied: Applied = NOTHING, *, add: Tensor | None = None
+    inputs: Tensor, weight: Tensor, bias: Tensor | None, applied: Applied = NOTHING, add: Tensor | None = None
 ) -> Tensor:
     """Inputs `[..., C]` times weights `[C', C]`, all of one dtype, then what is applied: `[..., C']`.
 
@@ -88,10 +131,13 @@ def multiply(
         add: to the product instead, of its shape and of any dtype.
     """
     if add is None:
-        return torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, *applied)
+        return torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, applied[0], [], applied[1])
     if add.dtype == inputs.dtype:
+        # TorchScript knows overloads by their arguments, and by those alone; Python is slow to find them so.
+        if torch.jit.is_scripting():
+            return torch.ops.mkldnn._linear_pointwise(inputs, add, weight, bias, "add")
         return torch.ops.mkldnn._linear_pointwise.binary(inputs, add, weight, bias, "add")
-    return add + torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, *NOTHING)
+    return add + torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")
 
 
 def convolve_image(
@@ -116,8 +162,20 @@ def convolve_image(
         [1, *like.stride] if is_line else list(like.stride),
         [1, *like.dilation] if is_line else list(like.dilation),
         like.groups,
-        *applied,
+        applied[0],
+        [],
+        applied[1],
     )
+
+
+def convolve_line(inputs: Tensor, weight: Tensor, bias: Tensor, padding: int, applied: Applied) -> Tensor:
+    """A depthwise convolution of frames, `[B, T, C]` -> `[B, T', C]`, of weights `[C, 1, 1, K]` as `convolve_image`."""
+    image = inputs.transpose(1, 2).unsqueeze(2).contiguous(memory_format=torch.channels_last)
+    place, ones, groups = [0, padding], [1, 1], weight.shape[0]
+    found = torch.ops.mkldnn._convolution_pointwise(
+        image, weight, bias, place, ones, ones, groups, applied[0], [], applied[1]
+    )
+    return found.squeeze(2).transpose(1, 2)
 
 
 def normed(states: Tensor, norm: nn.LayerNorm, like: nn.Module | None = None) -> Tensor:

@@ -15,8 +15,8 @@ def shifted(scores: Tensor, length: int, width: int) -> Tensor:
     The score of frames i and j stands in row i at T - 1 - i + j.
     """
     heads, count, _, room = scores.shape
-    strides = (length * room, count * length * room, room - 1, 1)
-    return scores.as_strided((count, heads, length, width), strides, length - 1)
+    strides = [length * room, count * length * room, room - 1, 1]
+    return scores.as_strided([count, heads, length, width], strides, length - 1)
 
 
 class UnweightedGatedAttention(nn.Module):

@@ -50,7 +50,7 @@ def widened(frames: int) -> int:
 def lengthen(states: Tensor, frames: int) -> Tensor:
     """States `[B, T, D]` with zeros up to so many frames; without a copy, where they are so many."""
     missing = frames - states.shape[1]
-    return F.pad(states, (0, 0, 0, missing)) if missing else states
+    return F.pad(states, [0, 0, 0, missing]) if missing else states
 
 
 def shares(rows: int) -> list[slice]:
