@@ -118,10 +118,10 @@ def test_filters_are_those_of_the_extractor() -> None:
         assert np.abs(mel_filters(bands, 512, 16000) - expected).max() < 1e-12
 
 
-def _change(name: str, **values: object) -> Callable[[Path], None]:
+def _change(name: str, *, whole: bool = False, **values: object) -> Callable[[Path], None]:
     def change(path: Path) -> None:
         config = json.loads((path / name).read_text())
-        (config.get("encoder_config", config) if name == "config.json" else config).update(values)
+        (config if whole else config.get("encoder_config", config)).update(values)
         (path / name).write_text(json.dumps(config))
 
     return change
@@ -142,6 +142,7 @@ def _drop_weight(path: Path) -> None:
         _change("config.json", sliding_window=8),
         _change("preprocessor_config.json", feature_extractor_type="ParakeetFeatureExtractor"),
         _change("preprocessor_config.json", max_audio_clip_s=30),
+        _change("config.json", whole=True, auto_map={"AutoModel": "code.Model"}),
         _drop_weight,
         lambda path: (path / "model.safetensors").write_bytes(b"torn"),
         lambda path: (path / "config.json").write_text("[]"),

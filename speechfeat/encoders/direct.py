@@ -16,7 +16,9 @@ from speechfeat.encoders.conformer_backbone import FastConformerBackbone
 from speechfeat.encoders.fast_conformer import FastConformer, Sizes
 from speechfeat.encoders.log_mel import LasrLogMel
 
-# Of a configuration -> what the encoder's weights begin with, and where its own configuration stands.
+# What a configuration says where its model is not simply these weights.
+ELSEWHERE = ("auto_map", "quantization_config")
+# Model type of a configuration -> what the encoder's weights begin with, and where its own configuration stands.
 PREFIXES = {"parakeet_encoder": ("", None), "parakeet_ctc": ("encoder.", "encoder_config")}
 EXTRACTOR = "LasrFeatureExtractor"
 EXTRACTOR_SIZES = ("sampling_rate", "n_fft", "win_length", "hop_length", "feature_size")
@@ -38,7 +40,7 @@ def open_directly(source: str) -> FastConformerBackbone | None:
         prefix, part = PREFIXES[config["model_type"]]
         sizes = Sizes.read(config[part] if part else config)
         log_mel = _read_log_mel(json.loads((directory / "preprocessor_config.json").read_bytes()))
-        if sizes is None or log_mel is None:
+        if sizes is None or log_mel is None or any(name in config for name in ELSEWHERE):
             return None
         weights = load_file(directory / "model.safetensors")
         encoder = _load(
