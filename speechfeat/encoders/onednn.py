@@ -38,6 +38,14 @@ class _Kept:
         return _Kept, ()
 
 
+def _made_of(owner: nn.Module) -> dict[str, tuple[Any, Any]]:
+    """What is kept with a module, by name: what it was made of, and what was made."""
+    kept = owner.__dict__.get("_kept")
+    if kept is None:
+        kept = owner.__dict__["_kept"] = _Kept()
+    return kept.made
+
+
 def derived(owner: nn.Module, name: str, weights: Sequence[Tensor | None], make: Callable[[], T]) -> T:
     """What `make` gives of weights, kept with a module until they change.
 
@@ -50,14 +58,12 @@ def derived(owner: nn.Module, name: str, weights: Sequence[Tensor | None], make:
         make: makes it.
     """
     state = [None if one is None else (one.data_ptr(), 0 if one.is_inference() else one._version) for one in weights]
-    kept = owner.__dict__.get("_kept")
-    if kept is None:
-        kept = owner.__dict__["_kept"] = _Kept()
-    known, found = kept.made.get(name, (None, None))
+    made = _made_of(owner)
+    known, found = made.get(name, (None, None))
     if known != state:
         with torch.inference_mode():
             found = make()
-        kept.made[name] = (state, found)
+        made[name] = (state, found)
     return found
 
 
@@ -91,14 +97,12 @@ def gathered(owner: nn.Module, make: Callable[[], T]) -> T:
     For what is made of so many weights that asking for each by its name takes longer than a look at all of them.
     Changes are noticed as by `derived`.
     """
-    kept = owner.__dict__.get("_kept")
-    if kept is None:
-        kept = owner.__dict__["_kept"] = _Kept()
-    snapshot, found = kept.made.get(WHOLE, (None, None))
+    made = _made_of(owner)
+    snapshot, found = made.get(WHOLE, (None, None))
     if snapshot is None or not snapshot.holds():
         with torch.inference_mode():
             found = make()
-        kept.made[WHOLE] = (_Snapshot(owner), found)
+        made[WHOLE] = (_Snapshot(owner), found)
     return found
 
 
