@@ -8,6 +8,13 @@ import torch
 from speechfeat.errors import ParameterError
 from speechfeat.types import Batch
 
+# On a CPU short utterances run together up to so many seconds: more gain nothing and leave the cache. In half precision
+# products of so many rows are four times as fast, and what is between them counts for more.
+GROUP_SECONDS = 12.0
+GROUP_SECONDS_HALF = 48.0
+# How long the others of a group are beside its longest, at least.
+GROUP_SHARE = 0.8
+
 
 def plan_batches(costs: Sequence[float], budget: float, max_batch_size: int | None = None) -> list[list[int]]:
     """Group items of similar cost so that no batch, padded to its longest, costs more than the budget.
@@ -40,8 +47,19 @@ def plan_batches(costs: Sequence[float], budget: float, max_batch_size: int | No
     return batches
 
 
+def group_seconds(*, is_half: bool, is_shared: bool) -> float:
+    """Seconds of input that a CPU runs together, at most.
+
+    Args:
+        is_half: whether in half precision.
+        is_shared: whether a large model runs in several threads. For those beside the first glibc keeps no freed block
+            of 64 MB or more, as states of a longer group are, and the system clears every page of a new one.
+    """
+    return GROUP_SECONDS_HALF if is_half and not is_shared else GROUP_SECONDS
+
+
 def plan_groups(sizes: Sequence[int], costs: Sequence[float], budget: float, least: float) -> list[list[int]]:
-    """Neighbours of about one length, in their order, that a CPU runs padded together.
+    """Neighbours of about one length, in their order, that a CPU runs padded together, in groups of few sizes.
 
     Args:
         sizes: of each input.
@@ -52,19 +70,32 @@ def plan_groups(sizes: Sequence[int], costs: Sequence[float], budget: float, lea
     Example:
         >>> plan_groups([100, 95, 95, 20], [1.0, 1.0, 1.0, 1.0], budget=4.0, least=0.9)
         [[0, 1, 2], [3]]
+        >>> [len(group) for group in plan_groups([100] * 12, [1.0] * 12, budget=11.0, least=1.0)]
+        [10, 2]
     """
-    groups: list[list[int]] = []
-    shortest, longest, most = 0, 0, 0.0
-    for item, (size, cost) in enumerate(zip(sizes, costs, strict=True)):
-        joined = min(shortest, size), max(longest, size), max(most, cost)
-        fits = groups and joined[2] * (len(groups[-1]) + 1) <= budget
-        if fits and joined[0] >= least * joined[1]:
-            groups[-1].append(item)
-            shortest, longest, most = joined
-        else:
-            groups.append([item])
-            shortest, longest, most = size, size, cost
+    groups, first = [], 0
+    while first < len(sizes):
+        shortest, longest, most, last = sizes[first], sizes[first], costs[first], first + 1
+        while last < len(sizes):
+            shortest, longest, most = min(shortest, sizes[last]), max(longest, sizes[last]), max(most, costs[last])
+            if most * (last + 1 - first) > budget or shortest < least * longest:
+                break
+            last += 1
+        last = first + rounded_down(last - first)
+        groups.append([*range(first, last)])
+        first = last
     return groups
+
+
+def rounded_down(count: int) -> int:
+    """The nearest below of few numbers, four in an octave.
+
+    Example:
+        >>> rounded_down(7), rounded_down(9), rounded_down(47)
+        (7, 8, 40)
+    """
+    step = 2 ** max(0, count.bit_length() - 3)
+    return count // step * step
 
 
 def pad(inputs: Sequence[np.ndarray], num_samples: Sequence[int], *, width: int = 0, pinned: bool = False) -> Batch:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from speechfeat.errors import ModelError, ParameterError, SpeechfeatError
+from speechfeat.memory import keep_few_prepared
 
 EXIT_OK = 0
 EXIT_FATAL = 1
@@ -28,6 +29,7 @@ def main_with_errors(main: Callable[[], int]) -> int:
     """Run a command; an error of speechfeat becomes one line and an exit code."""
     # At its end Python would look through all modules for garbage, several times: a second with torch's.
     atexit.register(gc.freeze)
+    keep_few_prepared()
     try:
         return main()
     except (ParameterError, ModelError) as error:

@@ -14,7 +14,7 @@ from speechfeat.config import RunConfig
 from speechfeat.encoders.base import BaseEncoder
 from speechfeat.errors import InputError, SpeechfeatError
 from speechfeat.media import Medium
-from speechfeat.memory import peak_memory
+from speechfeat.memory import give_back_freed, peak_memory
 from speechfeat.planning import Plan, Survey, Work
 from speechfeat.pooling import Pooler
 from speechfeat.store_writer import StoreWriter
@@ -259,6 +259,7 @@ class Recorder:
             self.writer.fail(job[1].id, job[1].path, job[2])
         else:
             self.writer.commit()
+            give_back_freed()
 
     def _add(self, piece: Piece) -> None:
         config = self.config

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from speechfeat.batching import pad, plan_batches, plan_groups
+from speechfeat.batching import group_seconds, pad, plan_batches, plan_groups
 from speechfeat.errors import ParameterError
 
 COSTS = np.random.default_rng(0).uniform(0.5, 20, 200).tolist()
@@ -45,3 +45,13 @@ def test_groups_hold_every_input_once_within_budget_and_share(least: float) -> N
     for group in groups:
         assert len(group) == 1 or max(COSTS[item] for item in group) * len(group) <= 12.0
         assert min(sizes[item] for item in group) >= least * max(sizes[item] for item in group)
+
+
+def test_groups_have_few_sizes() -> None:
+    sizes = {len(plan_groups([100] * count, [1.0] * count, 500.0, 1.0)[0]) for count in range(1, 500)}
+    assert sorted(sizes)[:16] == [*range(1, 9), 10, 12, 14, 16, 20, 24, 28, 32]
+
+
+def test_a_large_model_in_several_threads_takes_small_groups() -> None:
+    assert group_seconds(is_half=True, is_shared=True) == group_seconds(is_half=False, is_shared=False)
+    assert group_seconds(is_half=True, is_shared=False) > group_seconds(is_half=True, is_shared=True)

@@ -12,8 +12,7 @@ import soundfile
 import torch
 
 import speechfeat as sf
-from speechfeat import threads
-from speechfeat.encoders import base
+from speechfeat import batching, threads
 from speechfeat.encoders.streams import Streams, torch_threads
 from speechfeat.errors import AudioError
 from speechfeat.extract import main
@@ -90,7 +89,7 @@ def test_utterances_side_by_side_are_what_they_are_alone(
     case: Case, grouped: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not grouped:  # then to the bit
-        monkeypatch.setattr(base, "GROUP_SECONDS", 0.0)
+        monkeypatch.setattr(batching, "GROUP_SECONDS", 0.0)
     tolerance = 1e-5 if grouped else 0.0
     clips = speech_like(*[4000 + 777 * number for number in range(12)])
     encoder = case.encoder("all")

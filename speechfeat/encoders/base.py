@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 import torch
 
-from speechfeat.batching import pad, plan_groups
+from speechfeat.batching import GROUP_SHARE, group_seconds, pad, plan_groups
 from speechfeat.encoders.backbone import Backbone
 from speechfeat.encoders.devices import choose_device, is_out_of_memory
 from speechfeat.encoders.flights import Flight
@@ -29,12 +29,6 @@ from speechfeat.types import ALL_FRAMES, Batch, Frames, Hidden, Landed, Wanted
 GPU_MEMORY_SHARE = 0.5
 # Weights of an encoder whose utterances run side by side, where they can.
 SMALL = 25_000_000
-# On a CPU short utterances run together up to so many seconds: more gain nothing and leave the cache. In half precision
-# products of so many rows are four times as fast, and what is between them counts for more.
-GROUP_SECONDS = 12.0
-GROUP_SECONDS_HALF = 48.0
-# How long the others of a group are beside its longest, at least.
-GROUP_SHARE = 0.8
 
 
 class BaseEncoder:
@@ -215,7 +209,8 @@ class BaseEncoder:
         if not on_cpu or self.pads_on_cpu:
             return [list(items)]
         costs = [self.cost(self.grid.seconds(count)) for count in num_samples]
-        most = GROUP_SECONDS if self.precision.dtype == torch.float32 else GROUP_SECONDS_HALF
+        is_half = self.precision.dtype != torch.float32
+        most = group_seconds(is_half=is_half, is_shared=self.num_streams > 1 and not self._is_small())
         # Every stream has something to do.
         budget = min(most, sum(costs) / self.num_streams)
         least = GROUP_SHARE if self.backbone.pads_fast else 1.0
