@@ -23,6 +23,8 @@ from speechfeat.types import Utterance, Wanted
 
 # Runs of the encoder that may wait for the disk.
 QUEUE_LENGTH = 8
+# Between two times that freed memory is given back: it takes up to 20 ms, and a fast device fills shards in less.
+GIVE_BACK_SECONDS = 1.0
 
 
 @dataclass
@@ -203,6 +205,7 @@ class Recorder:
         self._queue: queue.Queue[Any] = queue.Queue(QUEUE_LENGTH)
         self._error: BaseException | None = None
         self._ended = threading.Event()
+        self._gave_back = time.perf_counter()
         threading.Thread(target=self._work, name="write", daemon=True).start()
 
     def put(self, job: Any) -> None:
@@ -259,7 +262,9 @@ class Recorder:
             self.writer.fail(job[1].id, job[1].path, job[2])
         else:
             self.writer.commit()
-            give_back_freed()
+            if time.perf_counter() - self._gave_back >= GIVE_BACK_SECONDS:
+                give_back_freed()
+                self._gave_back = time.perf_counter()
 
     def _add(self, piece: Piece) -> None:
         config = self.config
