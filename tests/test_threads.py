@@ -59,6 +59,40 @@ def test_other_threads_are_taken_where_they_are_faster(speeds: dict, expected: i
     assert encoder.num_threads == expected
 
 
+def test_threads_that_were_faster_by_chance_are_not_taken() -> None:
+    encoder = Probed({4: 9.0, 2: 11.0})
+    lucky = iter([9.0, 11.0, 18.0, 11.0])  # what others left of the machine was twice as much for a while
+    encoder.measure_speed = lambda: next(lucky)  # type: ignore[method-assign]
+    assert threads.fastest_threads(encoder) == 18.0  # type: ignore[arg-type]
+    assert encoder.num_threads == FOUR
+
+
+def test_fewer_tasks_than_can_run_side_by_side_take_more_threads() -> None:
+    streams = Streams(1, FOUR)
+    for count, expected in ((0, []), (1, [4]), (2, [2, 2]), (3, [1] * 3), (9, [1] * 9), (2, [2, 2])):
+        assert streams.run([torch.get_num_threads] * count) == expected
+        assert torch.get_num_threads() == FOUR
+
+
+def test_large_encoders_run_so_many_utterances_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = next(case for case in CASES if case.encoder().backbone.is_reentrant)
+    monkeypatch.setattr("speechfeat.encoders.base.SMALL", 0)
+    for most, threads_each, count in ((8, 1, FOUR), (2, 2, 2), (1, FOUR, 1)):
+        monkeypatch.setattr("speechfeat.encoders.streams.MOST_LARGE", most)
+        encoder = case.encoder()
+        assert (encoder.num_threads, encoder.num_streams) == (threads_each, count)
+
+
+def test_batches_of_many_layers_are_smaller() -> None:
+    case = next(case for case in CASES if case.encoder().backbone.is_reentrant)
+    one, every = case.encoder(), case.encoder("all")
+    for encoder in (one, every):
+        encoder.use_threads(1)
+    assert one.default_batch_seconds() == 4 * FOUR * one.cpu_batch_seconds
+    few = 4 // len(every.selection.indices)
+    assert every.default_batch_seconds() == max(1, few) * FOUR * one.cpu_batch_seconds
+
+
 def test_tasks_side_by_side_keep_their_order_and_tell_the_first_error() -> None:
     streams = Streams(1, 3)
     meeting = threading.Barrier(3, timeout=20)

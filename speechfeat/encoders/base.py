@@ -18,7 +18,7 @@ from speechfeat.encoders.flights import Flight
 from speechfeat.encoders.modules import weight_hash
 from speechfeat.encoders.precision import INT8, Precision
 from speechfeat.encoders.shapes import writes_code
-from speechfeat.encoders.streams import Streams
+from speechfeat.encoders.streams import Streams, default_threads
 from speechfeat.encoders.taps import LayerTaps
 from speechfeat.errors import AudioError, InputError, ModelError
 from speechfeat.layers import Layers, select_layers
@@ -27,7 +27,7 @@ from speechfeat.types import ALL_FRAMES, Batch, Frames, Hidden, Landed, Wanted
 
 # The rest is left to the allocator's fragments and to others.
 GPU_MEMORY_SHARE = 0.5
-# Weights of an encoder whose utterances run side by side, where they can.
+# Weights of an encoder whose utterances run side by side on a thread each, however many there are.
 SMALL = 25_000_000
 
 
@@ -79,8 +79,8 @@ class BaseEncoder:
         if self.precision.name != "float32" or self.device.type == "cpu":
             backbone.accelerate(self.device)
         self._streams = Streams()
-        if self._is_small():
-            self.use_threads(1)
+        if self._is_small or backbone.is_reentrant:
+            self.use_threads(default_threads(is_large=not self._is_small))
         self._taps = LayerTaps(backbone.blocks, backbone.final_norm, self.selection, backbone.layout)
         self.dim = self._measure_dim()
 
@@ -98,10 +98,10 @@ class BaseEncoder:
         """Of the whole module."""
         return sum(one.numel() for one in self.backbone.module.parameters())
 
+    @property
     def _is_small(self) -> bool:
-        """Whether one thread is best for an utterance on a CPU: others can run beside it, or nothing is to run."""
-        is_side_by_side = self.backbone.is_reentrant and self.num_weights < SMALL
-        return self.device.type == "cpu" and (is_side_by_side or not self.num_weights)
+        """Whether one thread is enough for an utterance on a CPU: others can run beside it, or nothing is to run."""
+        return (self.backbone.is_reentrant and self.num_weights < SMALL) or not self.num_weights
 
     @property
     def num_streams(self) -> int:
@@ -210,7 +210,7 @@ class BaseEncoder:
             return [list(items)]
         costs = [self.cost(self.grid.seconds(count)) for count in num_samples]
         is_half = self.precision.dtype != torch.float32
-        most = group_seconds(is_half=is_half, is_shared=self.num_streams > 1 and not self._is_small())
+        most = group_seconds(is_half=is_half, is_shared=self.num_streams > 1 and not self._is_small)
         # Every stream has something to do.
         budget = min(most, sum(costs) / self.num_streams)
         least = GROUP_SHARE if self.backbone.pads_fast else 1.0
@@ -292,8 +292,9 @@ class BaseEncoder:
     def default_batch_seconds(self) -> float:
         """Audio in a batch that suits the device and its free memory; on a CPU it is only what is read together."""
         if self.device.type != "cuda":
-            # Of several streams some have nothing to do at the end of a batch.
-            return self.cpu_batch_seconds * (1 if self.num_streams == 1 else 4 * self.num_streams)
+            # Of several streams some have nothing to do at the end of a batch; states of many layers are large.
+            in_turn = 1 if self.num_streams == 1 else max(1, 4 // len(self.selection.indices))
+            return self.cpu_batch_seconds * self.num_streams * in_turn
         if self._bytes_per_second is None:
             torch.cuda.reset_peak_memory_stats(self.device)
             before = torch.cuda.memory_allocated(self.device)

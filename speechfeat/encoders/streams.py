@@ -1,22 +1,30 @@
 """Utterances side by side on a CPU, each on some of torch's threads.
 
-The products of a small model are over before several threads have met: on two cores `conformer-s` gets through more
-with a thread for each of two utterances than with both threads for one (`python -m benchmarks.streams`).
+Threads that share an utterance wait for each other behind every product, and what is between products keeps both from
+multiplying: on two cores a thread for each of two utterances gets through more than both threads for one, of small
+models and of large ones (`python -m benchmarks.streams`).
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from typing import TypeVar
 
 import torch
 
 T = TypeVar("T")
+# Utterances that a large model runs side by side unless told otherwise; the states of each take some 300 MB.
+MOST_LARGE = 8
+
+
+def default_threads(*, is_large: bool) -> int:
+    """Threads of torch for an utterance of an encoder that can run several side by side."""
+    return math.ceil(torch.get_num_threads() / MOST_LARGE) if is_large else 1
 
 
 class Streams:
-    """Runs tasks side by side.
+    """Runs tasks side by side; where they are fewer than can run so, with more threads for each.
 
     Args:
         threads: of torch for the products of a task; None for those that it has.
@@ -29,14 +37,15 @@ class Streams:
 
     def run(self, tasks: Sequence[Callable[[], T]]) -> list[T]:
         """What the tasks give, in their order; the first error of one, when all that run have ended."""
-        if self.count == 1:
-            with torch_threads(self.threads):
+        share = self.count // max(1, min(self.count, len(tasks)))
+        threads = self.threads and self.threads * share
+        if self.count == 1 or len(tasks) <= 1:
+            with torch_threads(threads):
                 return [task() for task in tasks]
         before = torch.get_num_threads()
         if self._pool is None:
-            begin = partial(torch.set_num_threads, self.threads or 1)
-            self._pool = ThreadPoolExecutor(self.count, "encode", initializer=begin)
-        futures = [self._pool.submit(task) for task in tasks]
+            self._pool = ThreadPoolExecutor(self.count, "encode")
+        futures = [self._pool.submit(_run_on, threads or 1, task) for task in tasks]
         try:
             errors = [future.exception() for future in futures]
         finally:
@@ -47,6 +56,13 @@ class Streams:
         if error := next(filter(None, errors), None):
             raise error
         return [future.result() for future in futures]
+
+
+def _run_on(threads: int, task: Callable[[], T]) -> T:
+    """What a task gives, with so many threads of torch for it and for what the thread that runs it does next."""
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+    return task()
 
 
 @contextmanager
