@@ -51,6 +51,7 @@ LAYERS = [
         "encoders.packing",
         "encoders.time_major",
         "encoders.channels_last",
+        "encoders.stretches",
         "encoders.blocked_attention",
         "encoders.pair_bias",
         "encoders.conformer_code",

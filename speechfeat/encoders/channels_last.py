@@ -10,6 +10,7 @@ they did before. Weights may change in the ways that torch counts (optimisers do
 on processors of AMD with AVX512-BF16 and of Intel with AMX (`python -m benchmarks.cpu_kernels`).
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -42,12 +43,10 @@ class ChannelsLastLayer(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """Run it, `[B, C, T]` -> `[B, C', T']`."""
-        if torch.is_grad_enabled():
-            return super().forward(states)
         stock: Any = self
         norm = getattr(self, "layer_norm", None)
-        if isinstance(norm, MaskedGroupNorm):
-            return _normed_windows(stock.conv, norm, states, stock.activation)
+        if torch.is_grad_enabled() or isinstance(norm, MaskedGroupNorm):  # see `first_layer`
+            return super().forward(states)
         multiply = _windows if states.shape[1] == 1 else convolve
         if norm is None:
             return multiply(stock.conv, states, stock.activation)
@@ -124,17 +123,33 @@ def _windows(conv: nn.Conv1d, samples: Tensor, activation: nn.Module | None = No
     return _product(windows, conv.weight[:, 0], conv.bias, conv.weight.dtype, activation).transpose(1, 2)
 
 
-def _normed_windows(conv: nn.Conv1d, norm: MaskedGroupNorm, samples: Tensor, activation: nn.Module) -> Tensor:
-    """The same, normalised over the valid frames of each utterance, whose products differ for that."""
-    windows, padding = samples[:, 0].unfold(1, conv.kernel_size[0], conv.stride[0]), norm.padding
-    lengths = padding.lengths(norm.depth) if padding.padded else [windows.shape[1]] * len(windows)
-    rows = []
-    for own, length in zip(windows, lengths, strict=True):
-        middle, weight = _folded(own[:length], conv.weight[:, 0], norm.norm)
-        rows.append(_product(own - middle, weight, norm.norm.bias, conv.weight.dtype, activation))
-    # One alone, which is the rule on a CPU, is not copied.
-    states = rows[0][None] if len(rows) == 1 else torch.stack(rows)
-    return states.transpose(1, 2)
+def first_layer(layer: Any, samples: Tensor) -> Callable[[slice, slice], Tensor]:
+    """How to run a first layer on some windows of some utterances, `[B, N]` -> `[b, C, t]`.
+
+    A group norm is over all valid windows of an utterance, whichever of them are asked for; the products of utterances
+    differ for that.
+    """
+    conv, norm = layer.conv, getattr(layer, "layer_norm", None)
+    (kernel,), (stride,) = conv.kernel_size, conv.stride
+    windows = samples.unfold(1, kernel, stride)
+
+    def run(rows: slice, span: slice) -> Tensor:
+        return layer(samples[rows, None, span.start * stride : (span.stop - 1) * stride + kernel])
+
+    if not isinstance(norm, MaskedGroupNorm):
+        return run
+    lengths = norm.padding.lengths(norm.depth) if norm.padding.padded else [windows.shape[1]] * len(windows)
+    folded = [_folded(own[:length], conv.weight[:, 0], norm.norm) for own, length in zip(windows, lengths, strict=True)]
+
+    def run_normed(rows: slice, span: slice) -> Tensor:
+        states = [
+            _product(own - middle, weight, norm.norm.bias, conv.weight.dtype, layer.activation)
+            for own, (middle, weight) in zip(windows[rows, span], folded[rows], strict=True)
+        ]
+        # One alone is not copied.
+        return (states[0][None] if len(states) == 1 else torch.stack(states)).transpose(1, 2)
+
+    return run_normed
 
 
 def _folded(windows: Tensor, weight: Tensor, norm: nn.GroupNorm) -> tuple[Tensor, Tensor]:

@@ -26,6 +26,7 @@ from speechfeat.encoders.packing import Packing, pack_blocks
 from speechfeat.encoders.pair_bias import UnweightedGatedAttention
 from speechfeat.encoders.precision import has_onednn, has_slow_mkl, prefers_onednn
 from speechfeat.encoders.shapes import writes_code
+from speechfeat.encoders.stretches import run_in_stretches
 from speechfeat.encoders.time_major import BlockedGroupConv, TimeMajorConvolution, TimeMajorFrontEnd
 from speechfeat.units import FrameGrid, Stage, conv_stages
 
@@ -134,6 +135,7 @@ class WaveformBackbone(SampleBackbone):
             return
         for layer in (*layers, *(embedding.conv for embedding in self._position_embeddings())):
             to_channels_last(layer)
+        run_in_stretches(model.feature_extractor)
         kind = model.config.model_type
         self.pads_fast = kind in (*PACKED, "wavlm")
         if kind == "wavlm":
