@@ -2,6 +2,8 @@
 
 import copy
 import hashlib
+import threading
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +24,17 @@ def change_class(module: nn.Module, kind: type[nn.Module]) -> None:
     """Let a module run as another class does, whose `super()` is what it was; its weights keep their names."""
     if not isinstance(module, kind):
         module.__class__ = type(kind.__name__, (kind, type(module)), {})
+
+
+class InTurn(nn.Module):
+    """A module that keeps something of one input for the next: threads run it in turn; what it gives stays theirs."""
+
+    _turn = threading.Lock()
+
+    def forward(self, *args: Any, **options: Any) -> Any:
+        """As the module that it was."""
+        with self._turn:
+            return super().forward(*args, **options)
 
 
 def own_copy(module: nn.Module) -> nn.Module:
