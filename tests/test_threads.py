@@ -13,6 +13,7 @@ import torch
 
 import speechfeat as sf
 from speechfeat import batching, threads
+from speechfeat.encoders.modules import InTurn, change_class
 from speechfeat.encoders.streams import Streams, torch_threads
 from speechfeat.errors import AudioError
 from speechfeat.extract import main
@@ -134,6 +135,26 @@ def test_utterances_side_by_side_are_what_they_are_alone(
     for _ in range(3):
         for found, expected in zip(encoder.encode_prepared(inputs, counts), alone, strict=True):
             assert np.abs(found - expected).max() <= tolerance * expected.std()
+
+
+class Keeping(torch.nn.Module):
+    """Keeps an input for a while before it gives what it kept."""
+
+    kept = 0
+
+    def forward(self, number: int) -> int:
+        self.kept = number
+        time.sleep(0.01)
+        return self.kept
+
+
+def test_modules_that_keep_something_are_run_in_turn() -> None:
+    module = Keeping()
+    change_class(module, InTurn)
+    numbers = range(3 * FOUR)
+    assert Streams(1, FOUR).run([partial(module, number) for number in numbers]) == [*numbers]
+    keeping = [case.encoder().backbone.module for case in REENTRANT if "rotary" in case.name]
+    assert len(keeping) > 3 and all(isinstance(one.encoder.embed_positions, InTurn) for one in keeping)
 
 
 def test_encoders_not_made_for_it_run_one_utterance_at_a_time() -> None:
