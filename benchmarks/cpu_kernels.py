@@ -7,6 +7,7 @@ Calls of both alternate; medians. Convolutions come with the GELU behind them.
 
 import copy
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -17,19 +18,21 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import ParakeetEncoder, ParakeetEncoderConfig, Wav2Vec2Config, Wav2Vec2ConformerConfig, WhisperConfig
-from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2Encoder
+from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2Encoder, Wav2Vec2FeatureEncoder
 from transformers.models.wav2vec2_conformer.modeling_wav2vec2_conformer import Wav2Vec2ConformerEncoder
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from benchmarks.limits import DTYPES, matrix_rate
 from speechfeat.encoders.blocked_attention import attend
-from speechfeat.encoders.channels_last import convolve
+from speechfeat.encoders.channels_last import convolve, to_channels_last
 from speechfeat.encoders.fused_conformer import fuse_conformer, fuse_waveform_conformer
 from speechfeat.encoders.fused_wav2vec2 import fuse_waveform
 from speechfeat.encoders.fused_whisper import fuse_whisper
-from speechfeat.encoders.masking import Padding
+from speechfeat.encoders.masking import MaskedGroupNorm, Padding
 from speechfeat.encoders.precision import OneDnnLinear, Precision, has_onednn, has_slow_mkl
 from speechfeat.encoders.shapes import widened, writes_code
+from speechfeat.encoders.streams import Streams
+from speechfeat.encoders.stretches import STRETCH_BYTES, run_in_stretches
 
 CALLS = 9
 HEADS, DIM = 12, 64
@@ -90,6 +93,35 @@ def convolutions(dtype: torch.dtype) -> Iterator[tuple[str, float, Call, Call]]:
             lambda a=conv, x=states: F.gelu(a(x)),
             lambda a=conv, x=inside: convolve(a, x, nn.GELU()),
         )
+
+
+def front_ends(dtype: torch.dtype) -> Iterator[tuple[str, float, Call, Call]]:
+    """As `linear_layers`; ours of wav2vec 2.0 on utterances side by side, in one go and in stretches."""
+    count = torch.get_num_threads()
+    streams = Streams(1, count)
+
+    def run(front_end: nn.Module, samples: torch.Tensor) -> None:
+        # Both are of the thread that enters them.
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            front_end(samples)
+
+    for norm in ("group", "layer"):
+        stock = Wav2Vec2FeatureEncoder(Wav2Vec2Config(feat_extract_norm=norm, conv_bias=norm == "layer"))
+        outline, whole = _twins(stock, dtype)
+        if norm == "group":
+            whole.conv_layers[0].layer_norm = MaskedGroupNorm(whole.conv_layers[0].layer_norm, Padding(()), depth=1)
+        for layer in whole.conv_layers:
+            to_channels_last(layer)
+        ways = whole, copy.deepcopy(whole)
+        for way, size in zip(ways, (sys.maxsize, STRETCH_BYTES), strict=True):
+            run_in_stretches(way, size)
+        for length in (4, 10, 30):
+            samples = torch.randn(1, length * 16000)
+            with FlopCounterMode(display=False) as counter:
+                outline(samples.to("meta"))
+            tasks = [[partial(run, way, samples)] * count for way in ways]
+            calls = [partial(streams.run, some) for some in tasks]
+            yield f"{norm}-normed front end, {length} s in stretches", count * counter.get_total_flops() / 1e9, *calls
 
 
 def conformer_blocks(dtype: torch.dtype) -> Iterator[tuple[str, float, Call, Call]]:
@@ -159,7 +191,7 @@ def first_products(dtype: torch.dtype) -> Iterator[tuple[str, float, float]]:
 
 
 KINDS = (
-    *(linear_layers, attentions, whole_rows, convolutions),
+    *(linear_layers, attentions, whole_rows, convolutions, front_ends),
     *(conformer_blocks, waveform_conformer_blocks, whisper_blocks, waveform_blocks),
 )
 

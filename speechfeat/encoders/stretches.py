@@ -19,16 +19,22 @@ from speechfeat.units import FrameGrid, conv_stages
 STRETCH_BYTES = 2**24
 
 
-def run_in_stretches(front_end: nn.Module) -> None:
-    """Change a stack of `ChannelsLastLayer`, in place."""
+def run_in_stretches(front_end: nn.Module, size: int = STRETCH_BYTES) -> None:
+    """Change a stack of `ChannelsLastLayer`, in place.
+
+    Args:
+        front_end: the stack.
+        size: bytes of the states behind its first layer, at most.
+    """
     layers: Any = front_end.conv_layers
     convs = [layer.conv for layer in layers[1:]]
     rest = FrameGrid(1, conv_stages([conv.kernel_size[0] for conv in convs], [conv.stride[0] for conv in convs]))
     # A layer norm is made in float32.
     is_wide = isinstance(getattr(layers[0], "layer_norm", None), nn.LayerNorm)
-    size = 4 if is_wide else layers[0].conv.weight.dtype.itemsize
+    width = 4 if is_wide else layers[0].conv.weight.dtype.itemsize
+    frame_bytes = rest.hop * layers[0].conv.out_channels * width
     change_class(front_end, StretchedFrontEnd)
-    front_end.__dict__.update(rest=rest, frame_bytes=rest.hop * layers[0].conv.out_channels * size)
+    front_end.__dict__.update(rest=rest, most=max(1, size // frame_bytes))
 
 
 class StretchedFrontEnd(nn.Module):
@@ -36,11 +42,11 @@ class StretchedFrontEnd(nn.Module):
 
     Attributes:
         rest: the grid of its frames over the windows of its first layer.
-        frame_bytes: of the states of the first layer that a frame stands for.
+        most: frames of a stretch, of all utterances in it.
     """
 
     rest: FrameGrid
-    frame_bytes: int
+    most: int
 
     def forward(self, input_values: Tensor) -> Tensor:
         """Run it, `[B, N]` -> `[B, C, T]`, whose strides are those of `[B, T, C]`."""
@@ -51,10 +57,9 @@ class StretchedFrontEnd(nn.Module):
         run_first = first_layer(first, input_values)
         (kernel,), (stride,) = first.conv.kernel_size, first.conv.stride
         length = self.rest.num_frames((input_values.shape[1] - kernel) // stride + 1)
-        most = max(1, STRETCH_BYTES // self.frame_bytes)
         outputs = None
-        for rows in _spans(len(input_values), max(1, most // length)):
-            for frames in _spans(length, most):
+        for rows in _spans(len(input_values), max(1, self.most // length)):
+            for frames in _spans(length, self.most):
                 windows = slice(frames.start * self.rest.hop, (frames.stop - 1) * self.rest.hop + self.rest.window)
                 states = run_first(rows, windows)
                 for layer in others:
