@@ -86,7 +86,7 @@ def add_batches(group: argparse._ArgumentGroup, unit: str = "seconds", what: str
     group.add_argument(
         "-j", "--num-workers", type=int, help="threads that read (default: one a core, measured in long runs)"
     )
-    group.add_argument("--threads", type=int, help="for an utterance on a CPU (default: by size, or measured)")
+    group.add_argument("--threads", type=int, help="for an utterance on a CPU (default: few, for several at a time)")
     group.add_argument("--max-errors", type=int, help="stop when more inputs than this failed (default: never)")
 
 

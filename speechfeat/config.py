@@ -21,7 +21,7 @@ class RunConfig:
         frames: whether frames are stored.
         store_dtype: of stored frames, "float16" or "float32".
         batch_size: the most utterances in a batch, or None.
-        num_threads: of the encoder's products on a CPU; None chooses by measurement where a run is long enough.
+        num_threads: for an utterance on a CPU; None lets several run at a time, and measures in long runs.
         num_workers: threads that read and prepare; None chooses as many as keep up with the encoder, likewise.
         shard: "i/n", the i-th of n equal parts of the corpus, or None.
         max_errors: failed inputs that are borne; one more ends the run.

@@ -6,7 +6,8 @@ attention goes over the valid frames of each utterance. Activations and residual
 weights; for training they run as before.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -72,13 +73,15 @@ class FusedWaveformBlock(nn.Module):
         projected = projected.view(count, width, 3, attention.num_heads, -1)
         gate = None if bias is None else gates(attention, rows.view(count, width, dim)).to(rows.dtype)
         heard = rows.new_zeros(count, length, attention.num_heads, dim // attention.num_heads)
-        for row, valid in enumerate(self.padding.lengths()):
+        for alike, valid in _runs(self.padding.lengths()):
             span = widened(valid)
-            query, key, value = projected[row, None, :span].permute(2, 0, 3, 1, 4).unbind(0)
-            scaled = None if gate is None or bias is None else gate[row, :span].T[..., None] * bias[:, :span, :span]
+            query, key, value = projected[alike, :span].permute(2, 0, 3, 1, 4).unbind(0)
+            scaled = None
+            if gate is not None and bias is not None:
+                scaled = gate[alike, :span].transpose(1, 2)[..., None] * bias[:, :span, :span]
             of_pairs = _leave_out(scaled, valid, query)
-            of_frames = F.scaled_dot_product_attention(query, key, value, of_pairs)[0]
-            heard[row, :valid] = of_frames[:, :valid].transpose(0, 1)
+            of_frames = F.scaled_dot_product_attention(query, key, value, of_pairs)
+            heard[alike, :valid] = of_frames[:, :, :valid].transpose(1, 2)
         return heard.flatten(0, 1).flatten(1)
 
     def _finish(self, states: Tensor, heard: Tensor) -> Tensor:
@@ -95,10 +98,25 @@ class FusedWaveformBlock(nn.Module):
         return states if self.is_pre_norm else normed(states, stock.final_layer_norm)
 
 
+def _runs(lengths: Sequence[int]) -> list[tuple[slice, int]]:
+    """Neighbours of one length, and that length.
+
+    Example:
+        >>> _runs([9, 9, 7])
+        [(slice(0, 2, None), 9), (slice(2, 3, None), 7)]
+    """
+    runs, first = [], 0
+    for length, same in groupby(lengths):
+        last = first + len(list(same))
+        runs.append((slice(first, last), length))
+        first = last
+    return runs
+
+
 def _leave_out(bias: Tensor | None, valid: int, query: Tensor) -> Tensor | None:
-    """A bias of pairs `[H, T, T]`, or None, as attention of queries `[1, H, T, D]` takes it, without what is padded."""
-    length = query.shape[2]
+    """A bias of pairs `[B, H, T, T]`, or None, as attention of queries `[B, H, T, D]` takes it; none see padding."""
+    count, heads, length, _ = query.shape
     if valid < length:
-        bias = query.new_zeros(1, 1, length) if bias is None else bias
+        bias = query.new_zeros(1, 1, 1, length) if bias is None else bias
         bias[..., valid:] = -torch.inf
-    return None if bias is None else bias[None].expand(1, -1, length, length)
+    return None if bias is None else bias.expand(count, heads, length, length)
