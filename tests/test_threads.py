@@ -84,14 +84,17 @@ def test_large_encoders_run_so_many_utterances_side_by_side(monkeypatch: pytest.
         assert (encoder.num_threads, encoder.num_streams) == (threads_each, count)
 
 
-def test_batches_of_many_layers_are_smaller() -> None:
+def test_batches_of_large_encoders_and_of_many_layers_are_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
     case = next(case for case in CASES if case.encoder().backbone.is_reentrant)
     one, every = case.encoder(), case.encoder("all")
-    for encoder in (one, every):
-        encoder.use_threads(1)
-    assert one.default_batch_seconds() == 4 * FOUR * one.cpu_batch_seconds
-    few = 4 // len(every.selection.indices)
-    assert every.default_batch_seconds() == max(1, few) * FOUR * one.cpu_batch_seconds
+    assert len(every.selection.indices) > 2
+    for small, in_turn in ((10**9, 4), (0, 2)):
+        monkeypatch.setattr("speechfeat.encoders.base.SMALL", small)
+        for encoder, expected in ((one, in_turn * FOUR), (every, max(1, in_turn // 3) * FOUR)):
+            encoder.use_threads(1)
+            assert encoder.default_batch_seconds() == expected * encoder.cpu_batch_seconds
+            encoder.use_threads(FOUR)
+            assert encoder.default_batch_seconds() == encoder.cpu_batch_seconds
 
 
 def test_tasks_side_by_side_keep_their_order_and_tell_the_first_error() -> None:

@@ -292,9 +292,10 @@ class BaseEncoder:
     def default_batch_seconds(self) -> float:
         """Audio in a batch that suits the device and its free memory; on a CPU it is only what is read together."""
         if self.device.type != "cuda":
-            # Of several streams some have nothing to do at the end of a batch; states of many layers are large.
-            in_turn = 1 if self.num_streams == 1 else max(1, 4 // len(self.selection.indices))
-            return self.cpu_batch_seconds * self.num_streams * in_turn
+            # Of several streams some have nothing to do at the end of a batch. But states of many layers are large, and
+            # who interrupts a run waits for the batch in hand.
+            in_turn = (4 if self._is_small else 2) // len(self.selection.indices)
+            return self.cpu_batch_seconds * (1 if self.num_streams == 1 else self.num_streams * max(1, in_turn))
         if self._bytes_per_second is None:
             torch.cuda.reset_peak_memory_stats(self.device)
             before = torch.cuda.memory_allocated(self.device)
