@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch
 
 T = TypeVar("T")
-# Utterances that a large model runs side by side unless told otherwise; the states of each take some 300 MB.
+# Utterances that a large model runs side by side unless told otherwise; the states of each take some 200 MB.
 MOST_LARGE = 8
 
 
