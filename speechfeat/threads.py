@@ -58,8 +58,7 @@ def fastest_threads(encoder: "BaseEncoder") -> float:
 
 
 def _speed_with(encoder: "BaseEncoder", threads: int) -> float:
-    if threads != encoder.num_threads:
-        encoder.use_threads(threads)
+    encoder.use_threads(threads)
     return encoder.measure_speed()
 
 

@@ -131,13 +131,13 @@ def first_layer(layer: Any, samples: Tensor) -> Callable[[slice, slice], Tensor]
     """
     conv, norm = layer.conv, getattr(layer, "layer_norm", None)
     (kernel,), (stride,) = conv.kernel_size, conv.stride
-    windows = samples.unfold(1, kernel, stride)
 
     def run(rows: slice, span: slice) -> Tensor:
         return layer(samples[rows, None, span.start * stride : (span.stop - 1) * stride + kernel])
 
     if not isinstance(norm, MaskedGroupNorm):
         return run
+    windows = samples.unfold(1, kernel, stride)
     lengths = norm.padding.lengths(norm.depth) if norm.padding.padded else [windows.shape[1]] * len(windows)
     folded = [_folded(own[:length], conv.weight[:, 0], norm.norm) for own, length in zip(windows, lengths, strict=True)]
 

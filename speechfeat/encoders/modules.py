@@ -37,6 +37,13 @@ class InTurn(nn.Module):
             return super().forward(*args, **options)
 
 
+def ask_positions_in_turn(encoder: nn.Module) -> None:
+    """Let several threads ask an encoder of transformers for its positions, where it keeps a table of them."""
+    positions = getattr(encoder, "embed_positions", None)
+    if positions is not None:
+        change_class(positions, InTurn)
+
+
 def own_copy(module: nn.Module) -> nn.Module:
     """A copy of a module for an encoder to change: its caller may go on training it, or wrap it again.
 

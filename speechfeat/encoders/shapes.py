@@ -60,9 +60,19 @@ def shares(rows: int) -> list[slice]:
         >>> shares(700)
         [slice(0, 240, None), slice(240, 480, None), slice(480, 700, None)]
     """
-    count = -(-rows // SHARE_ROWS)
-    size = -(-rows // count // SHARE_UNIT) * SHARE_UNIT
-    return [slice(first, min(first + size, rows)) for first in range(0, rows, size)]
+    return spans(rows, SHARE_ROWS, SHARE_UNIT)
+
+
+def spans(count: int, most: int, unit: int = 1) -> list[slice]:
+    """Spans of about one size, a multiple of a unit; none above the most, which is one, too.
+
+    Example:
+        >>> spans(10, 4)
+        [slice(0, 4, None), slice(4, 8, None), slice(8, 10, None)]
+    """
+    number = -(-count // most)
+    size = -(-count // number // unit) * unit
+    return [slice(first, min(first + size, count)) for first in range(0, count, size)]
 
 
 def pieces(rows: int) -> list[slice]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from speechfeat.encoders.channels_last import first_layer
 from speechfeat.encoders.modules import change_class
+from speechfeat.encoders.shapes import spans
 from speechfeat.units import FrameGrid, conv_stages
 
 # Of the states behind the first convolution.
@@ -58,8 +59,8 @@ class StretchedFrontEnd(nn.Module):
         (kernel,), (stride,) = first.conv.kernel_size, first.conv.stride
         length = self.rest.num_frames((input_values.shape[1] - kernel) // stride + 1)
         outputs = None
-        for rows in _spans(len(input_values), max(1, self.most // length)):
-            for frames in _spans(length, self.most):
+        for rows in spans(len(input_values), max(1, self.most // length)):
+            for frames in spans(length, self.most):
                 windows = slice(frames.start * self.rest.hop, (frames.stop - 1) * self.rest.hop + self.rest.window)
                 states = run_first(rows, windows)
                 for layer in others:
@@ -69,15 +70,3 @@ class StretchedFrontEnd(nn.Module):
                 outputs[rows, frames] = states.transpose(1, 2)
         assert outputs is not None
         return outputs.transpose(1, 2)
-
-
-def _spans(count: int, most: int) -> list[slice]:
-    """Spans of about one size, none above the most.
-
-    Example:
-        >>> _spans(10, 4)
-        [slice(0, 4, None), slice(4, 8, None), slice(8, 10, None)]
-    """
-    number = -(-count // most)
-    size = -(-count // number)
-    return [slice(first, min(first + size, count)) for first in range(0, count, size)]

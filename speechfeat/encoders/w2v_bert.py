@@ -19,7 +19,7 @@ from transformers.models.seamless_m4t_v2.modeling_seamless_m4t_v2 import Seamles
 from speechfeat.encoders.backbone import Backbone
 from speechfeat.encoders.compiling import fuse_blocks
 from speechfeat.encoders.fused_w2v_bert import fuse_w2v_bert
-from speechfeat.encoders.modules import InTurn, change_class
+from speechfeat.encoders.modules import ask_positions_in_turn
 from speechfeat.encoders.onednn import has_room
 from speechfeat.encoders.precision import prefers_onednn
 from speechfeat.encoders.time_major import TimeMajorConvolution
@@ -60,8 +60,7 @@ class FilterBankBackbone(Backbone):
         )
         encoder = model.encoder
         super().__init__(model, encoder.layers, grid, final_norm=getattr(encoder, "layer_norm", None), input_stages=0)
-        if (positions := getattr(encoder, "embed_positions", None)) is not None:
-            change_class(positions, InTurn)
+        ask_positions_in_turn(encoder)
         for layer in encoder.layers:
             if hasattr(layer.self_attn, "distance_embedding"):
                 layer.self_attn = RelativeKeyAttention(layer.self_attn)

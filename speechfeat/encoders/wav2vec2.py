@@ -20,7 +20,7 @@ from speechfeat.encoders.compiling import fuse_blocks
 from speechfeat.encoders.fused_conformer import fuse_waveform_conformer
 from speechfeat.encoders.fused_wav2vec2 import fuse_waveform
 from speechfeat.encoders.masking import MaskedGroupNorm, zero_padding_before
-from speechfeat.encoders.modules import InTurn, change_class
+from speechfeat.encoders.modules import ask_positions_in_turn, change_class
 from speechfeat.encoders.onednn import has_room
 from speechfeat.encoders.packing import Packing, pack_blocks
 from speechfeat.encoders.pair_bias import UnweightedGatedAttention
@@ -93,8 +93,7 @@ class WaveformBackbone(SampleBackbone):
         self.normalize_eps = normalize_eps
         # SEW and SEW-D were not tried in several threads.
         self.is_reentrant = config.model_type in (*PACKED, "wavlm", "wav2vec2-conformer")
-        if (positions := getattr(encoder, "embed_positions", None)) is not None:
-            change_class(positions, InTurn)
+        ask_positions_in_turn(encoder)
         self._close_leaks(model, num_convs=len(config.conv_kernel), squeezed=squeeze > 1)
 
     def _close_leaks(self, model: PreTrainedModel, num_convs: int, squeezed: bool) -> None:
