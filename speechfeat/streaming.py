@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from speechfeat.chunking import Chunk, Chunking
-from speechfeat.errors import InputError, SpeechfeatError
+from speechfeat.errors import SpeechfeatError
 from speechfeat.types import ALL_FRAMES, Audio, Landed, Tokens, Wanted
 
 if TYPE_CHECKING:
@@ -127,7 +127,8 @@ def stream(
     """
     pending: deque[tuple[float, list[Future[_Ready | Failure]]]] = deque()
     upcoming = deque(batches)
-    launcher = _Launcher(encoder, max(1, int(batch_seconds / encoder.cost(chunking.length))), wanted)
+    chunk_batch = max(1, int(batch_seconds / encoder.cost(chunking.length)))
+    launcher = _Launcher(encoder, chunk_batch, wanted, alone=len(batches) == 1)
     times = times or Times()
     ahead_seconds = max(ahead_seconds, AHEAD_BATCHES * batch_seconds)
 
@@ -152,16 +153,19 @@ def stream(
             yield group
 
     with ThreadPoolExecutor(max_workers=max(1, num_workers), thread_name_prefix="read") as pool:
+        in_flight: deque[_Launched] = deque()
         try:
-            in_flight: deque[_Launched] = deque()
             most_in_flight = 1 if encoder.is_asynchronous else 0
             for launched in launcher.launch(groups()):
                 in_flight.append(launched)
                 if len(in_flight) > most_in_flight:
-                    yield in_flight.popleft().land(times)
-            while in_flight:
-                yield in_flight.popleft().land(times)
+                    yield in_flight[0].land(times)
+                    in_flight.popleft()
+            for launched in in_flight:
+                yield launched.land(times)
         finally:
+            for launched in in_flight:
+                launched.cancel()
             for _, futures in pending:
                 for future in futures:
                     future.cancel()
@@ -198,6 +202,11 @@ class _Launched(NamedTuple):
         times.encoding += sum(flight.seconds for flight in self.flights)
         return self.finish(landed)
 
+    def cancel(self) -> None:
+        """Begin nothing more of it."""
+        for flight in self.flights:
+            flight.cancel()
+
 
 class _Launcher:
     """Runs the encoder on what was read.
@@ -206,10 +215,11 @@ class _Launcher:
         encoder: to run.
         chunk_batch: chunks of a long utterance that run together.
         wanted: of the features.
+        alone: whether there is one group only.
     """
 
-    def __init__(self, encoder: "BaseEncoder", chunk_batch: int, wanted: Wanted) -> None:
-        self.encoder, self.chunk_batch = encoder, chunk_batch
+    def __init__(self, encoder: "BaseEncoder", chunk_batch: int, wanted: Wanted, *, alone: bool = False) -> None:
+        self.encoder, self.chunk_batch, self.alone = encoder, chunk_batch, alone
         self.wanted = wanted
         # What is pooled of a long utterance is pooled piece by piece.
         self.wanted_of_chunks = wanted._replace(pool=None, frames=True)
@@ -222,54 +232,35 @@ class _Launcher:
                 yield _failed(failures)
             ready = [one for one in group if isinstance(one, _Ready)]
             if short := [one for one in ready if len(one.chunks) == 1]:
-                yield from self._launch_short(short)
+                yield self._launch_short(short)
             for one in ready:
                 if len(one.chunks) > 1:
                     yield from self._launch_long(one)
 
-    def _launch_short(self, batch: Sequence[_Ready]) -> Iterator[_Launched]:
+    def _launch_short(self, batch: Sequence[_Ready]) -> _Launched:
         encoder = self.encoder
-        try:
-            counts = [_samples(encoder, one) for one in batch]
-            flights = encoder.launch([one.inputs for one in batch], counts, self.wanted)
-        except InputError as error:
-            if len(batch) == 1:
-                yield _failed([Failure(batch[0].item, str(error))])
-                return
-            # One of them cannot be encoded; the others can.
-            for one in batch:
-                yield from self._launch_short([one])
-            return
-        yield _Launched(flights, lambda landed: [_piece(encoder, *pair) for pair in zip(batch, landed, strict=True)])
+        counts = [_samples(encoder, one) for one in batch]
+        flights = encoder.launch([one.inputs for one in batch], counts, self.wanted, alone=self.alone)
+        return _Launched(flights, lambda landed: [_piece(encoder, *pair) for pair in zip(batch, landed, strict=True)])
 
     def _launch_long(self, one: _Ready) -> Iterator[_Launched]:
         encoder, has_failed = self.encoder, False
 
-        def only_before_a_failure(make: Callable[[], Piece | Failure]) -> list[Piece | Failure]:
+        def finish(chunks: list[Chunk], landed: list[Landed]) -> list[Piece | Failure]:
             """What a run gave, unless an earlier one failed, after which this one may have been launched already."""
             nonlocal has_failed
             if has_failed:
                 return []
-            result = make()
+            result = _joined(encoder, one, chunks, landed)
             has_failed = isinstance(result, Failure)
             return [result]
-
-        def finish(chunks: list[Chunk], landed: list[Landed]) -> list[Piece | Failure]:
-            return only_before_a_failure(partial(_joined, encoder, one, chunks, landed))
-
-        def refuse(failure: Failure, _: list[Landed]) -> list[Piece | Failure]:
-            return only_before_a_failure(lambda: failure)
 
         for at in range(0, len(one.chunks), self.chunk_batch):
             if has_failed:
                 return
             chunks = one.chunks[at : at + self.chunk_batch]
             inputs = [encoder.backbone.prepare(one.inputs[chunk.start : chunk.stop]) for chunk in chunks]
-            try:
-                flights = encoder.launch(inputs, [chunk.stop - chunk.start for chunk in chunks], self.wanted_of_chunks)
-            except InputError as error:
-                yield _Launched([], partial(refuse, Failure(one.item, str(error))))
-                return
+            flights = encoder.launch(inputs, [chunk.stop - chunk.start for chunk in chunks], self.wanted_of_chunks)
             yield _Launched(flights, partial(finish, chunks))
 
 
@@ -285,8 +276,9 @@ def _joined(encoder: "BaseEncoder", one: _Ready, chunks: Sequence[Chunk], landed
         if states.values is not None
     ]
     whole = landed[0]._replace(
-        values=kept[0] if len(kept) == 1 else np.concatenate(kept, axis=1),
+        values=np.concatenate(kept, axis=1) if len(kept) > 1 else next(iter(kept), None),
         is_finite=all(states.is_finite for states in landed),
+        error=next((states.error for states in landed if states.error), None),
     )
     return _piece(encoder, one, whole, chunks[0].first_frame, chunks[-1].last_frame)
 
@@ -299,6 +291,8 @@ def _piece(
     encoder: "BaseEncoder", one: _Ready, landed: Landed, first_frame: int = 0, last_frame: int | None = None
 ) -> Piece | Failure:
     """Frames of an utterance from one to another, by default all of them."""
+    if landed.error:
+        return Failure(one.item, str(landed.error))
     if not (landed.is_finite or landed.values is None or np.isfinite(landed.values).all()):
         return Failure(one.item, "the encoder gave NaN or infinite values; try --dtype float32")
     whole = one.chunks[-1].last_frame

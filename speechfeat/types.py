@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from speechfeat.errors import InputError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -113,11 +115,25 @@ class Landed(NamedTuple):
         values: `[L, T, D]` float32 or float16; None if only the embedding was wanted.
         embedding: `[L, D']` float32; None if it was not wanted or not prepared.
         is_finite: whether it is known that no value is NaN or infinite.
+        error: why there are none.
     """
 
     values: np.ndarray | None
     embedding: np.ndarray | None = None
     is_finite: bool = False
+    error: InputError | None = None
+
+    @property
+    def frames(self) -> np.ndarray:
+        """`values`, where frames were wanted.
+
+        Raises:
+            InputError: if the utterance could not be encoded.
+        """
+        if self.error:
+            raise self.error
+        assert self.values is not None
+        return self.values
 
 
 @dataclass(frozen=True)

@@ -138,6 +138,24 @@ def test_no_memory_for_one_is_an_error_of_that_recording(encoder: sf.Encoder, mo
         encoder.encode(speech_like(16000))
 
 
+def test_no_memory_for_one_leaves_the_others(
+    corpus: Path, encoder: sf.Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    soundfile.write(corpus / "long.wav", 0.1 * np.random.default_rng(0).standard_normal(96000), 16000)
+    forward, encoded = encoder.forward, []
+
+    def small_memory(batch):
+        if max(batch.num_samples) >= 96000:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        encoded.extend(batch.num_samples)
+        return forward(batch)
+
+    monkeypatch.setattr(encoder, "forward", small_memory)
+    store = sf.extract_features(corpus, tmp_path / "out", encoder)
+    assert len(store) == len(encoded) == 12
+    assert "do not fit into the memory" in (tmp_path / "out" / "errors.jsonl").read_text()
+
+
 def test_a_model_in_memory_stays_its_owners() -> None:
     model, extractor = make("Wav2Vec2", {**TINY, "feat_extract_norm": "group"}, normalize=True)
     model.train()

@@ -4,28 +4,20 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from speechfeat.encoders.flights import Flight
 from speechfeat.errors import AudioError
 from speechfeat.streaming import Failure, Times, _Launcher, _Ready
 from speechfeat.types import ALL_FRAMES, Landed
 
 
-class Broken:
-    """A run that gave no numbers."""
-
-    seconds = 0.0
-
-    def land(self) -> list[Landed]:
-        return [Landed(np.full((1, 4, 2), np.nan, np.float32))]
-
-
 def test_a_long_recording_that_fails_twice_is_one_failure() -> None:
     launched: list[int] = []
 
-    def launch(_inputs: list, counts: list[int], _wanted: object) -> list[Broken]:
+    def launch(_inputs: list, counts: list[int], _wanted: object, **_options: bool) -> list[Flight]:
         launched.extend(counts)
         if len(launched) > 1:
-            raise AudioError("does not fit into the memory")
-        return [Broken()]
+            return [Flight([Landed(None, error=AudioError("does not fit into the memory"))])]
+        return [Flight([Landed(np.full((1, 4, 2), np.nan, np.float32))])]
 
     encoder = SimpleNamespace(
         launch=launch,

@@ -2,6 +2,9 @@
 
 import threading
 import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ import torch
 
 import speechfeat as sf
 from speechfeat import batching, threads
+from speechfeat.encoders.flights import Flight
 from speechfeat.encoders.modules import InTurn, change_class
 from speechfeat.encoders.streams import Streams, torch_threads
 from speechfeat.errors import AudioError
@@ -68,11 +72,80 @@ def test_threads_that_were_faster_by_chance_are_not_taken() -> None:
     assert encoder.num_threads == FOUR
 
 
+def begin(streams: Streams, tasks: Sequence[Callable[[], Any]], **options: bool) -> list[Flight]:
+    """Flights that land with what the tasks give."""
+    return streams.begin([lambda task=task: [Flight([task()])] for task in tasks], **options)
+
+
+def run(streams: Streams, tasks: Sequence[Callable[[], Any]], **options: bool) -> list[Any]:
+    return [flight.land()[0] for flight in begin(streams, tasks, **options)]
+
+
 def test_fewer_tasks_than_can_run_side_by_side_take_more_threads() -> None:
     streams = Streams(1, FOUR)
-    for count, expected in ((0, []), (1, [4]), (2, [2, 2]), (3, [1] * 3), (9, [1] * 9), (2, [2, 2])):
-        assert streams.run([torch.get_num_threads] * count) == expected
+    for count, expected in ((0, []), (1, [4]), (2, [2, 2]), (3, [1] * 3), (2, [2, 2])):
+        meeting = threading.Barrier(max(1, count), timeout=20)
+
+        def count_threads(meeting: threading.Barrier = meeting) -> int:
+            meeting.wait()
+            return torch.get_num_threads()
+
+        assert run(streams, [count_threads] * count) == expected
         assert torch.get_num_threads() == FOUR
+
+
+def test_tasks_that_wait_keep_the_threads_of_those_that_run_few() -> None:
+    streams, go_on = Streams(1, FOUR), threading.Event()
+
+    def wait() -> int:
+        go_on.wait(20)
+        return torch.get_num_threads()
+
+    flights = [*begin(streams, [wait] * 3), *begin(streams, [wait] * 5)]
+    go_on.set()
+    found = [flight.land()[0] for flight in flights]
+    assert found[:5] == [1] * 5
+    # Of a task that ran alone every second counts, of four side by side a quarter each.
+    (flight,) = begin(streams, [partial(time.sleep, 0.1)])
+    flight.land()
+    assert flight.seconds >= 0.1
+    sleepers = begin(streams, [partial(time.sleep, 0.1)] * FOUR)
+    for one in sleepers:
+        one.land()
+    assert 0.1 <= sum(one.seconds for one in sleepers) < 0.4
+
+
+def test_a_task_alone_runs_in_the_thread_that_asks() -> None:
+    streams, here = Streams(1, 2), threading.get_ident()
+
+    def where() -> tuple[bool, int]:
+        return threading.get_ident() == here, torch.get_num_threads()
+
+    assert run(streams, [where], alone=True) == [(True, 2)]
+    assert run(streams, [where]) == [(False, 2)]
+    assert [in_place for in_place, _ in run(streams, [where] * 2, alone=True)] == [False, False]
+    assert run(Streams(3, 1), [where] * 2) == [(True, 3)] * 2
+    assert run(Streams(), [where]) == [(True, FOUR)]
+    assert torch.get_num_threads() == FOUR
+
+
+def test_tasks_that_are_cancelled_are_not_begun() -> None:
+    streams, go_on, begun = Streams(1, 2), threading.Event(), []
+
+    def wait(number: int) -> int:
+        begun.append(number)
+        go_on.wait(20)
+        return torch.get_num_threads()
+
+    flights = begin(streams, [partial(wait, number) for number in range(9)])
+    for flight in flights:
+        flight.cancel()
+    go_on.set()
+    for flight in flights:
+        with suppress(CancelledError):
+            flight.land()
+    assert len(begun) <= 2
+    assert run(streams, [partial(wait, 9)]) == [2]  # nothing is waited for any more
 
 
 def test_large_encoders_run_so_many_utterances_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,16 +161,16 @@ def test_batches_of_large_encoders_and_of_many_layers_are_smaller(monkeypatch: p
     case = next(case for case in CASES if case.encoder().backbone.is_reentrant)
     one, every = case.encoder(), case.encoder("all")
     assert len(every.selection.indices) > 2
-    for small, in_turn in ((10**9, 4), (0, 2)):
+    for small, in_turn in ((10**9, 2), (0, 1)):
         monkeypatch.setattr("speechfeat.encoders.base.SMALL", small)
-        for encoder, expected in ((one, in_turn * FOUR), (every, max(1, in_turn // 3) * FOUR)):
-            encoder.use_threads(1)
-            assert encoder.default_batch_seconds() == expected * encoder.cpu_batch_seconds
-            encoder.use_threads(FOUR)
-            assert encoder.default_batch_seconds() == encoder.cpu_batch_seconds
+        for encoder, expected in ((one, in_turn), (every, 1)):
+            for threads_each in (1, FOUR):
+                encoder.use_threads(threads_each)
+                streams = FOUR // threads_each
+                assert encoder.default_batch_seconds() == streams * expected * encoder.cpu_batch_seconds
 
 
-def test_tasks_side_by_side_keep_their_order_and_tell_the_first_error() -> None:
+def test_tasks_side_by_side_keep_their_order_and_tell_their_errors() -> None:
     streams = Streams(1, 3)
     meeting = threading.Barrier(3, timeout=20)
 
@@ -105,7 +178,7 @@ def test_tasks_side_by_side_keep_their_order_and_tell_the_first_error() -> None:
         meeting.wait()
         return number, torch.get_num_threads()
 
-    assert streams.run([partial(meet, number) for number in range(3)]) == [(0, 1), (1, 1), (2, 1)]
+    assert run(streams, [partial(meet, number) for number in range(3)]) == [(0, 1), (1, 1), (2, 1)]
     assert torch.get_num_threads() == FOUR
     ended = []
 
@@ -113,8 +186,9 @@ def test_tasks_side_by_side_keep_their_order_and_tell_the_first_error() -> None:
         ended.append(number)
         raise ValueError(number)
 
-    with pytest.raises(ValueError, match="0"):
-        streams.run([partial(fail, number) for number in range(5)])
+    for number, flight in enumerate(begin(streams, [partial(fail, number) for number in range(5)])):
+        with pytest.raises(ValueError, match=str(number)):
+            flight.land()
     assert sorted(ended) == [0, 1, 2, 3, 4]
 
 
@@ -155,7 +229,7 @@ def test_modules_that_keep_something_are_run_in_turn() -> None:
     module = Keeping()
     change_class(module, InTurn)
     numbers = range(3 * FOUR)
-    assert Streams(1, FOUR).run([partial(module, number) for number in numbers]) == [*numbers]
+    assert run(Streams(1, FOUR), [partial(module, number) for number in numbers]) == [*numbers]
     keeping = [case.encoder().backbone.module for case in REENTRANT if "rotary" in case.name]
     assert len(keeping) > 3 and all(isinstance(one.encoder.embed_positions, InTurn) for one in keeping)
 
@@ -247,7 +321,7 @@ def test_the_command_tells_and_takes_both_numbers(
 ) -> None:
     arguments = [str(corpus), "-m", "logmel", "-q"]
     assert main([*arguments, "-o", str(tmp_path / "one"), "--threads", "3", "-j", "5"]) == 0
-    assert "on cpu (3 threads), batches of 30 s, 5 readers" in capsys.readouterr().err
+    assert "on cpu (3 threads), batches of 60 s, 5 readers" in capsys.readouterr().err
     assert torch.get_num_threads() == FOUR
     assert main([*arguments, "-o", str(tmp_path / "two")]) == 0
     assert "on cpu (1 thread), batches" in capsys.readouterr().err

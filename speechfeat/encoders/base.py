@@ -14,7 +14,7 @@ import torch
 from speechfeat.batching import GROUP_SHARE, group_seconds, pad, plan_groups
 from speechfeat.encoders.backbone import Backbone
 from speechfeat.encoders.devices import choose_device, is_out_of_memory
-from speechfeat.encoders.flights import Flight
+from speechfeat.encoders.flights import Flight, GpuFlight, frames_of, in_memory
 from speechfeat.encoders.modules import weight_hash
 from speechfeat.encoders.precision import INT8, Precision
 from speechfeat.encoders.shapes import writes_code
@@ -140,8 +140,8 @@ class BaseEncoder:
 
     @property
     def is_asynchronous(self) -> bool:
-        """Whether the device works on a batch while the next one is made."""
-        return self.device.type == "cuda"
+        """Whether a batch is worked on while the next one is made."""
+        return self.device.type == "cuda" or self.num_streams > 1
 
     def cost(self, seconds: float) -> float:
         """Seconds of input that an utterance of `seconds` makes the encoder run on."""
@@ -167,23 +167,26 @@ class BaseEncoder:
         Raises:
             InputError: if one does not fit into the memory even by itself.
         """
-        return [_values(one) for flight in self.launch(inputs, num_samples) for one in flight.land()]
+        return frames_of(self.launch(inputs, num_samples, alone=True))
 
     def launch(
-        self, inputs: Sequence[np.ndarray], num_samples: Sequence[int], wanted: Wanted = ALL_FRAMES
+        self,
+        inputs: Sequence[np.ndarray],
+        num_samples: Sequence[int],
+        wanted: Wanted = ALL_FRAMES,
+        *,
+        alone: bool = False,
     ) -> list[Flight]:
-        """Begin to encode prepared inputs; a GPU goes on by itself until what is launched lands.
+        """Begin to encode prepared inputs; a GPU, or streams, go on by themselves until what is launched lands.
 
         Args:
             inputs: what `prepare` gave for each utterance.
             num_samples: samples that each was made from.
             wanted: of the features.
+            alone: whether nothing follows before these have landed.
 
         Returns:
             Flights that give the features of the utterances in their order.
-
-        Raises:
-            InputError: as `encode_prepared` does.
         """
         tasks = [
             partial(
@@ -191,13 +194,9 @@ class BaseEncoder:
             )
             for group in self._groups(inputs, num_samples)
         ]
-        began = time.perf_counter()
-        flights = [flight for some in self._streams.run(tasks) for flight in some]
-        if self._streams.count > 1:  # what ran side by side took less time than all of it
-            share = (time.perf_counter() - began) / sum(flight.seconds for flight in flights)
-            for flight in flights:
-                flight.seconds *= share
-        return flights
+        if self.device.type == "cuda":
+            return [flight for launch in tasks for flight in launch()]
+        return self._streams.begin(tasks, alone=alone)
 
     def _groups(self, inputs: Sequence[np.ndarray], num_samples: Sequence[int]) -> list[list[int]]:
         """Which prepared inputs run together."""
@@ -227,23 +226,23 @@ class BaseEncoder:
 
     def encode_padded(self, inputs: Sequence[np.ndarray], num_samples: Sequence[int]) -> list[np.ndarray]:
         """Encode prepared inputs as one padded batch; as `encode_prepared`."""
-        flights = self._launch_padded(inputs, num_samples, ALL_FRAMES)
-        return [_values(one) for flight in flights for one in flight.land()]
+        return frames_of(self._launch_padded(inputs, num_samples, ALL_FRAMES))
 
     def _launch_padded(self, inputs: Sequence[np.ndarray], num_samples: Sequence[int], wanted: Wanted) -> list[Flight]:
         """Launch one padded batch, halved as often as memory asks for."""
         is_cuda = self.device.type == "cuda"
         try:
-            began = torch.cuda.Event(enable_timing=True) if is_cuda else time.perf_counter()
-            if not isinstance(began, float):
-                began.record()
             width = self.backbone.padding.rounded(max(map(len, inputs))) if self._rounds else 0
-            return [Flight(self.forward(pad(inputs, num_samples, width=width, pinned=is_cuda)), wanted, began)]
+            if is_cuda:
+                event = torch.cuda.Event(enable_timing=True)
+                event.record()
+                return [GpuFlight(self.forward(pad(inputs, num_samples, width=width, pinned=True)), wanted, event)]
+            return [Flight(in_memory(self.forward(pad(inputs, num_samples, width=width))))]
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
             if len(inputs) == 1:
-                raise self.out_of_memory(num_samples[0]) from None
+                return [Flight([Landed(None, error=self.out_of_memory(num_samples[0]))])]
         if is_cuda:
             torch.cuda.empty_cache()
         half = (len(inputs) + 1) // 2
@@ -292,10 +291,9 @@ class BaseEncoder:
     def default_batch_seconds(self) -> float:
         """Audio in a batch that suits the device and its free memory; on a CPU it is only what is read together."""
         if self.device.type != "cuda":
-            # Of several streams some have nothing to do at the end of a batch. But states of many layers are large, and
-            # who interrupts a run waits for the batch in hand.
-            in_turn = (4 if self._is_small else 2) // len(self.selection.indices)
-            return self.cpu_batch_seconds * (1 if self.num_streams == 1 else self.num_streams * max(1, in_turn))
+            # Of more, more run together, which small ones gain from; but states of many layers are large.
+            in_turn = 2 if self._is_small and len(self.selection.indices) == 1 else 1
+            return self.cpu_batch_seconds * self.num_streams * in_turn
         if self._bytes_per_second is None:
             torch.cuda.reset_peak_memory_stats(self.device)
             before = torch.cuda.memory_allocated(self.device)
@@ -388,9 +386,3 @@ class Encoder(BaseEncoder):
             options: as in `encode`.
         """
         return embed_recordings(self, recordings, pool, sample_rate, RunOptions(**options))  # type: ignore[arg-type]
-
-
-def _values(landed: Landed) -> np.ndarray:
-    """The frames, where they were wanted."""
-    assert landed.values is not None
-    return landed.values

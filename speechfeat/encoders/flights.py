@@ -1,6 +1,5 @@
 """From states on a device to features in memory, without waiting for the device before it has to be."""
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,26 +12,42 @@ from speechfeat.types import Hidden, Landed, Wanted
 
 
 class Flight:
-    """A batch that a device may still be working on.
+    """Features of a batch, or of what runs together of it, which may still be under way.
+
+    Args:
+        landed: features of each utterance, as far as they are there.
+        seconds: that the device worked on them.
+
+    Attributes:
+        seconds: that the device worked on them, once they have landed.
+    """
+
+    def __init__(self, landed: Sequence[Landed] = (), seconds: float = 0.0) -> None:
+        self.seconds = seconds
+        self._landed = list(landed)
+
+    def land(self) -> list[Landed]:
+        """Wait for the device; features of each utterance, without padding."""
+        return self._landed
+
+    def cancel(self) -> None:
+        """Do nothing any more that has not been begun."""
+
+
+class GpuFlight(Flight):
+    """A batch that a GPU may still be working on.
 
     Args:
         hidden: states of the batch.
         wanted: what to bring to memory.
-        began: an event before its work on a GPU, or the time before it on a CPU.
-
-    Attributes:
-        seconds: that the device worked on it, once it has landed.
+        began: an event before its work.
     """
 
-    def __init__(self, hidden: Hidden, wanted: Wanted, began: "torch.cuda.Event | float") -> None:
-        self.seconds = 0.0
+    def __init__(self, hidden: Hidden, wanted: Wanted, began: torch.cuda.Event) -> None:
+        super().__init__()
         self._values: Tensor | None = None
         self._pooled: Tensor | None = None
-        self._finite: Tensor | None = None
         self._states, self._num_frames, self._began = hidden.states, hidden.num_frames, began
-        if isinstance(began, float):
-            self.seconds = time.perf_counter() - began
-            return
         with torch.inference_mode():
             self._send(wanted)
         self._ended = torch.cuda.Event(enable_timing=True)
@@ -51,14 +66,12 @@ class Flight:
             self._values = _to_pinned(flat)
 
     def land(self) -> list[Landed]:
-        """Wait for the device; features of each utterance, without padding."""
+        """As above; states that are not needed any more leave the device."""
         states, self._states = self._states, torch.zeros(0)
-        if isinstance(self._began, float):
-            return self._whole(states)
         self._ended.synchronize()
         self.seconds = self._began.elapsed_time(self._ended) / 1000
-        if self._finite is None or not self._finite.item():
-            return self._whole(states)
+        if not self._finite.item():
+            return in_memory(Hidden(states, self._num_frames))
         count, layers, _, dim = states.shape
         vectors: list[Any] = [None] * count if self._pooled is None else list(self._pooled.numpy())
         if self._values is None:
@@ -70,9 +83,24 @@ class Flight:
             for first, last, num, vector in zip(ends, ends[1:], self._num_frames, vectors, strict=False)
         ]
 
-    def _whole(self, states: Tensor) -> list[Landed]:
-        values = states.float().cpu().numpy()
-        return [Landed(values[row, :, :count]) for row, count in enumerate(self._num_frames)]
+
+def frames_of(flights: Sequence[Flight]) -> list[np.ndarray]:
+    """The frames `[L, T, D]` of each utterance.
+
+    Raises:
+        InputError: of the first utterance that has none.
+    """
+    try:
+        return [one.frames for flight in flights for one in flight.land()]
+    finally:
+        for flight in flights:
+            flight.cancel()
+
+
+def in_memory(hidden: Hidden) -> list[Landed]:
+    """Frames of each utterance of a batch, in float32."""
+    values = hidden.states.float().cpu().numpy()
+    return [Landed(values[row, :, :count]) for row, count in enumerate(hidden.num_frames)]
 
 
 def _to_pinned(values: Tensor) -> Tensor:

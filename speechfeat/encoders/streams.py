@@ -6,14 +6,18 @@ models and of large ones (`python -m benchmarks.streams`).
 """
 
 import math
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
 
 import torch
 
-T = TypeVar("T")
+from speechfeat.encoders.flights import Flight
+from speechfeat.types import Landed
+
+Task = Callable[[], Sequence[Flight]]
 # Utterances that a large model runs side by side unless told otherwise; the states of each take some 200 MB.
 MOST_LARGE = 8
 
@@ -24,7 +28,7 @@ def default_threads(*, is_large: bool) -> int:
 
 
 class Streams:
-    """Runs tasks side by side; where they are fewer than can run so, with more threads for each.
+    """Runs tasks side by side; where fewer are left than can run so, with more threads for each.
 
     Args:
         threads: of torch for the products of a task; None for those that it has.
@@ -34,35 +38,62 @@ class Streams:
     def __init__(self, threads: int | None = None, count: int = 1) -> None:
         self.threads, self.count = threads, count
         self._pool: ThreadPoolExecutor | None = None
+        self._lock = threading.Lock()
+        self._left = 0
 
-    def run(self, tasks: Sequence[Callable[[], T]]) -> list[T]:
-        """What the tasks give, in their order; the first error of one, when all that run have ended."""
-        share = self.count // max(1, min(self.count, len(tasks)))
-        threads = self.threads and self.threads * share
-        if self.count == 1 or len(tasks) <= 1:
-            with torch_threads(threads):
-                return [task() for task in tasks]
-        before = torch.get_num_threads()
+    def begin(self, tasks: Sequence[Task], *, alone: bool = False) -> list[Flight]:
+        """Begin tasks behind those that were begun before; their flights.
+
+        Args:
+            tasks: what to run.
+            alone: whether nothing follows before these have ended. Then a single one runs in the thread that asks, as
+                torch's threads of a further one would sleep whenever they wait for each other.
+        """
+        self._leave(-len(tasks))
+        if self.count == 1 or (alone and self._left == 1):
+            with torch_threads(self.threads and self.threads * self.count):
+                return [Flight(*self._run(task)) for task in tasks]
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self.count, "encode")
-        futures = [self._pool.submit(_run_on, threads or 1, task) for task in tasks]
+        return [_Begun(self._pool.submit(self._run, task), self._leave) for task in tasks]
+
+    def _run(self, task: Task) -> tuple[list[Landed], float]:
+        """What a task gives, and the seconds that it took, as far as no other could run beside it."""
+        share = self.count // min(self.count, self._left)
+        threads = self.threads and self.threads * share
+        if threads and torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        began = time.perf_counter()
         try:
-            errors = [future.exception() for future in futures]
+            landed = [one for flight in task() for one in flight.land()]
+            return landed, (time.perf_counter() - began) * share / self.count
         finally:
-            for future in futures:  # of an interrupted run nothing more is begun
-                future.cancel()
-            # What the workers set for themselves is also what torch would give to threads that begin later.
-            torch.set_num_threads(before)
-        if error := next(filter(None, errors), None):
-            raise error
-        return [future.result() for future in futures]
+            self._leave(1)
+
+    def _leave(self, count: int) -> None:
+        """So many tasks fewer are left."""
+        with self._lock:
+            self._left -= count
 
 
-def _run_on(threads: int, task: Callable[[], T]) -> T:
-    """What a task gives, with so many threads of torch for it and for what the thread that runs it does next."""
-    if torch.get_num_threads() != threads:
-        torch.set_num_threads(threads)
-    return task()
+class _Begun(Flight):
+    """A task that runs, or will."""
+
+    def __init__(self, future: "Future[tuple[list[Landed], float]]", leave: Callable[[int], None]) -> None:
+        super().__init__()
+        self._future, self._leave, self._num_threads = future, leave, torch.get_num_threads()
+
+    def land(self) -> list[Landed]:
+        try:
+            landed, self.seconds = self._future.result()
+        finally:
+            # What a worker set for itself is also what torch would give to threads that begin later.
+            torch.set_num_threads(self._num_threads)
+        return landed
+
+    def cancel(self) -> None:
+        if self._future.cancel():
+            self._leave(1)
 
 
 @contextmanager
