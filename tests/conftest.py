@@ -3,6 +3,10 @@
 import os
 from pathlib import Path
 
+# Before torch is imported, here and in the commands that are run: threads that share what is as small as this spend
+# most of their time on waiting for each other. Tests about threads ask for theirs.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 import soundfile

@@ -69,6 +69,13 @@ def test_the_same_command_again_does_nothing(corpus: Path, tmp_path: Path) -> No
     assert before == {file: file.stat().st_mtime_ns for file in (tmp_path / "out").rglob("*.parquet")}
 
 
+@pytest.fixture
+def two_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands run two utterances side by side."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+
+
+@pytest.mark.usefixtures("two_threads")
 def test_kill_and_resume_equal_an_undisturbed_run(corpus: Path, checkpoint: Path, tmp_path: Path) -> None:
     # Small batches and a slow start make room for a kill in the middle.
     arguments = (corpus, "-m", checkpoint, "--batch-size", "1", "--store-dtype", "float32", "-q")
@@ -88,6 +95,7 @@ def test_kill_and_resume_equal_an_undisturbed_run(corpus: Path, checkpoint: Path
     assert files == {file.name: file.read_bytes() for file in (tmp_path / "killed" / "shards").iterdir()}
 
 
+@pytest.mark.usefixtures("two_threads")
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(corpus: Path, checkpoint: Path, tmp_path: Path) -> None:
     long = np.random.default_rng(0).standard_normal(16000 * 600).astype(np.float32) * 0.1
     soundfile.write(corpus / "z_long.flac", long, 16000)
