@@ -1,207 +1,37 @@
-"""Known corpora, as made trees of their real layouts: what is read of them, and what is refused."""
+"""What is read of known corpora, from made trees of their real layouts."""
 
-import csv
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
 
 from speechfeat.corpora.base import Corpus, Trial
 from speechfeat.corpora.opening import CORPORA, open_corpus
-from speechfeat.errors import ParameterError
+from tests.corpus_trees import (
+    OTHERS_V1,
+    OTHERS_V2,
+    TREES,
+    WANTED,
+    commands,
+    common_voice,
+    crema_d,
+    emodb,
+    folders,
+    fsdd,
+    iemocap,
+    librispeech,
+    official_test,
+    ravdess,
+    table,
+    tess,
+    voxceleb,
+)
 
-WANTED = ["yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go"]
-OTHERS_V1 = [
-    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"),
-    *("bed", "bird", "cat", "dog", "happy", "house", "marvin", "sheila", "tree", "wow"),
-]
-OTHERS_V2 = [*OTHERS_V1, "backward", "follow", "forward", "learn", "visual"]
-SPEAKERS = {"train": ["0a0a", "0b0b", "0c0c"], "validation": ["1a1a"], "testing": ["2a2a"]}
-
-
-def touch(folder: Path, *names: str) -> None:
-    for name in names:
-        file = folder / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(b"")
-
-
-def write(file: Path, *lines: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-
-
-def commands(top: Path, others: list[str] = OTHERS_V2) -> Path:
-    """Speech Commands: five speakers say every word once; two noises of 30 s."""
-    for split, speakers in SPEAKERS.items():
-        names = [f"{word}/{speaker}_nohash_0.wav" for speaker in speakers for word in [*WANTED, *others]]
-        touch(top, *names)
-        if split != "train":
-            write(top / f"{split}_list.txt", *names)
-    (top / "_background_noise_").mkdir()
-    write(top / "_background_noise_" / "README.md", "noise")
-    for name in ("pink_noise", "running_tap"):
-        soundfile.write(top / "_background_noise_" / f"{name}.wav", np.zeros(30 * 1000), 1000)
-    return top
-
-
-def official_test(top: Path) -> Path:
-    touch(top, *(f"{word}/2a2a_nohash_0.wav" for word in WANTED))
-    touch(top, "_silence_/1024.wav", "_silence_/127.wav", "_unknown_/bed_2a2a_nohash_0.wav.wav")
-    return top
-
-
-VOXCELEB_IDS = {"id10001": "dev", "id10002": "dev", "id10270": "test", "id10271": "test"}
-
-
-def voxceleb(top: Path, folders: bool = False) -> Path:
-    places = [f"{speaker}/{video}/0000{k}.wav" for speaker in VOXCELEB_IDS for video in ("aB-_1", "c2") for k in (1, 2)]
-    for place in places:
-        touch(top / VOXCELEB_IDS[place[:7]] / "wav" if folders else top / "wav", place)
-    numbers = {"aB-_1/00001": 1, "aB-_1/00002": 1, "c2/00001": 2, "c2/00002": 3}
-    write(top / "iden_split.txt", *(f"{numbers[place[8:-4]]} {place}" for place in places))
-    write(
-        top / "veri_test2.txt",
-        "1 id10270/aB-_1/00001.wav id10270/c2/00001.wav",
-        "0 id10270/aB-_1/00001.wav id10271/c2/00002.wav",
-    )
-    write(top / "list_test_hard2.txt", "0 id10001/aB-_1/00001.wav id10002/c2/00001.wav")
-    write(
-        top / "vox1_meta.csv",
-        "VoxCeleb1 ID\tVGGFace1 ID\tGender\tNationality\tSet",
-        "id10001\tA.J._Buckley\tm\tIreland\tdev",
-    )
-    return top
-
-
-def librispeech(top: Path) -> Path:
-    for subset, speaker in (("train-clean-100", 19), ("dev-clean", 84), ("test-other", 1688)):
-        for chapter in (1, 2):
-            folder, name = top / subset / str(speaker) / str(chapter), f"{speaker}-{chapter}"
-            touch(folder, f"{name}-0000.flac", f"{name}-0001.flac")
-            write(folder / f"{name}.trans.txt", f"{name}-0000 A, B", f"{name}-0001 ÇA")
-    write(
-        top / "SPEAKERS.TXT",
-        "; ID  |SEX| SUBSET           |MINUTES| NAME",
-        "19   | F | train-clean-100  | 25.19 | Kara Shallenberg",
-        "84   | M | dev-clean | 8.02 | |CBW|Simon",
-        "1688 | M | test-other | 8.2 | Tim",
-    )
-    return top
-
-
-def common_voice(top: Path) -> Path:
-    def row(speaker: str, clip: str) -> str:
-        return f'{speaker}\t{clip}.mp3\t“Ça”, said "{clip}"\t\tfemale'
-
-    header = "client_id\tpath\tsentence\tage\tgender"
-    clips = {"train": ["a1", "a2"], "dev": ["b1"], "test": ["c1"], "validated": ["a1", "a2", "b1", "c1", "d1"]}
-    for name, names in clips.items():
-        write(top / f"{name}.tsv", header, *(row(clip[0], clip) for clip in names))
-    touch(top / "clips", *(f"{clip}.mp3" for clip in clips["validated"]))
-    return top
-
-
-IEMOCAP_TURNS = {
-    "M000": "ang",
-    "F000": "exc",
-    "F001": "hap",
-    "M001": "neu",
-    "MXX0": "sad",
-    "F002": "xxx",
-    "F003": "fru",
-}
-
-
-def iemocap(top: Path) -> Path:
-    for number in range(1, 6):
-        session = top / f"Session{number}"
-        for dialog in (f"Ses0{number}F_impro01", f"Ses0{number}M_script01_1"):
-            touch(session / "sentences" / "wav" / dialog, *(f"{dialog}_{turn}.wav" for turn in IEMOCAP_TURNS))
-            write(
-                session / "dialog" / "EmoEvaluation" / f"{dialog}.txt",
-                "% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]",
-                "",
-                *(
-                    f"[6.2901 - 8.2357]\t{dialog}_{turn}\t{emotion}\t[2.5000, 2.5000, 2.5000]\nC-E2:\tNeutral;\t()"
-                    for turn, emotion in IEMOCAP_TURNS.items()
-                ),
-            )
-        (session / "dialog" / "EmoEvaluation" / f"._Ses0{number}F_impro01.txt").write_bytes(b"\x00\x05\x16\xff")
-    return top
-
-
-def ravdess(top: Path) -> Path:
-    for actor in (1, 2, 24):
-        names = [f"03-01-0{emotion}-01-02-01-{actor:02d}.wav" for emotion in range(1, 9)]
-        touch(
-            top / f"Actor_{actor:02d}",
-            *names,
-            f"03-02-01-01-01-01-{actor:02d}.wav",
-            f"01-01-01-01-01-01-{actor:02d}.mp4",
-        )
-    return top
-
-
-def crema_d(top: Path) -> Path:
-    emotions = ("ANG", "DIS", "FEA", "HAP", "NEU", "SAD")
-    touch(top / "AudioWAV", *(f"{actor}_DFA_{emotion}_XX.wav" for actor in range(1001, 1092) for emotion in emotions))
-    touch(top / "AudioWAV", "1040_ITH_SAD_X.wav")
-    touch(top / "AudioMP3", "1001_DFA_ANG_XX.mp3")
-    write(
-        top / "VideoDemographics.csv",
-        '"ActorID","Age","Sex","Race","Ethnicity"',
-        '1001,51,"Male","Caucasian","No, none"',
-    )
-    return top
-
-
-def emodb(top: Path) -> Path:
-    touch(top / "wav", *(f"{speaker}a01{letter}a.wav" for speaker in ("03", "08", "16") for letter in "WLEAFTN"))
-    return top
-
-
-def tess(top: Path) -> Path:
-    emotions = ("angry", "disgust", "fear", "happy", "neutral", "ps", "sad")
-    touch(top, *(f"{who}_{emotion}/{who}_back_{emotion}.wav" for who in ("OAF", "YAF") for emotion in emotions))
-    touch(top, "OAF_neutral/OA_bite_neutral.wav")
-    return top
-
-
-def fsdd(top: Path) -> Path:
-    names = (f"{digit}_{who}_{k}.wav" for digit in range(10) for who in ("george", "lucas") for k in range(7))
-    touch(top / "recordings", *names)
-    write(top / "README.md", "digits")
-    return top
-
-
-def folders(top: Path) -> Path:
-    touch(top, "grün, hell/a.wav", "grün, hell/deep/b.wav", "red/a.wav", "notes.txt")
-    return top
-
-
-TREES = {
-    "speech-commands-v1-12": lambda top: commands(top, OTHERS_V1),
-    "speech-commands-v2-12": commands,
-    "speech-commands-v2-35": commands,
-    "voxceleb1-identification": voxceleb,
-    "voxceleb1-verification": voxceleb,
-    "librispeech": librispeech,
-    "common-voice": common_voice,
-    "iemocap": iemocap,
-    "ravdess": ravdess,
-    "crema-d": crema_d,
-    "emodb": emodb,
-    "tess": tess,
-    "fsdd": fsdd,
-    "folders": folders,
-}
 # Those whose splits have no speaker in common.
 APART = {
     *("speech-commands-v1-12", "speech-commands-v2-12", "speech-commands-v2-35", "voxceleb1-verification"),
     *("librispeech", "common-voice", "iemocap", "crema-d"),
 }
+
 SHARED_SPEAKERS = {"voxceleb1-identification", "fsdd"}
 
 
@@ -435,13 +265,6 @@ def test_folders(tmp_path):
     }
 
 
-def table(folder: Path, *rows: list[str]) -> Path:
-    touch(folder, "a.wav", "b.wav", "c.wav")
-    with (folder / "table.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([["path", "feeling", "who", "part"], *rows])
-    return folder / "table.csv"
-
-
 def test_manifest(tmp_path):
     source = table(
         tmp_path, ["a.wav", "froh, laut", "é", "dev"], ["b.wav", "文", "f", "Train"], ["c.wav", "文", "f", ""]
@@ -458,139 +281,6 @@ def test_manifest_with_folds(tmp_path):
     corpus = open_corpus("manifest", source, label="feeling", split="part")
     assert corpus.splits == {"1": ["b.wav"], "2": ["a.wav"]}
     assert corpus.folded
-
-
-def refused(message: str, name: str, root: Path, **options) -> None:
-    with pytest.raises(ParameterError, match=message) as error:
-        open_corpus(name, root, **options)
-    assert "\n" not in str(error.value)
-
-
-def test_unknown_names_and_roots(tmp_path):
-    refused("unknown corpus 'creme-d'; did you mean 'crema-d'.*Known are: .*fsdd", "creme-d", tmp_path)
-    refused("not a directory", "fsdd", tmp_path / "none")
-    refused("split='x' is a column of a manifest", "fsdd", tmp_path, split="x")
-    for name in set(TREES) - {"folders"}:
-        (tmp_path / name).mkdir()
-        refused("looked for", name, tmp_path / name)
-
-
-def test_unknown_labels(tmp_path):
-    fsdd(tmp_path / "fsdd")
-    for options in ({"label": "emotion"}, {"group": "emotion"}):
-        refused(
-            "no utterance of 'fsdd' has a label 'emotion'; it has: keyword, speaker",
-            "fsdd",
-            tmp_path / "fsdd",
-            **options,
-        )
-    source = table(tmp_path, ["a.wav", "x", "e", ""], ["b.wav", "", "f", ""], ["d.wav", "x", "e", ""])
-    refused("needs label=, one of its columns: feeling, who, part", "manifest", source)
-    refused("no column label='mood'; it has: feeling, who, part", "manifest", source, label="mood")
-    refused("no column group='mood'", "manifest", source, label="who", group="mood")
-    refused("1 of 3 utterances .* have no 'feeling', first 'b.wav'", "manifest", source, label="feeling")
-    refused("1 of 3 recordings .* are missing, first '.*d.wav'", "manifest", source, label="who")
-
-
-# Corpus, a file to add to its tree, message.
-STRANGE = [
-    (
-        "fsdd",
-        "recordings/ten_george_1.wav",
-        "1 of 141 recordings are not named as those of FSDD .*first 'recordings/ten",
-    ),
-    ("fsdd", "copy/0_george_0.wav", "1 of 141 recordings of FSDD have the name of another"),
-    ("emodb", "wav/03a01Xa.wav", "not named as those of EmoDB"),
-    ("ravdess", "Actor_25/03-01-01-01-01-01-25.wav", "not named as those of RAVDESS"),
-    ("ravdess", "all/Actor_01/03-01-01-01-02-01-01.wav", "have the name of another"),
-    ("crema-d", "AudioWAV/1001_DFA_JOY_XX.wav", "not named as those of CREMA-D"),
-    ("tess", "OAF_calm/OAF_back_calm.wav", "not named as those of TESS"),
-    ("folders", "loose.wav", "1 of 4 recordings are in no folder"),
-    ("voxceleb1-identification", "wav/id10001/c2/00009.wav", "1 of 17 recordings are not in iden_split.txt"),
-    ("voxceleb1-verification", "wav/someone.wav", "not named as those of VoxCeleb1"),
-    ("voxceleb1-verification", "dev/wav/id10001/c2/00001.wav", "in two folders"),
-    ("librispeech", "dev-noisy/1/1/1-1-0000.flac", "not where those of LibriSpeech are"),
-    ("librispeech", "dev-clean/84/1/84-1-0002.flac", "have no text"),
-    ("speech-commands-v2-35", "yes/me.wav", "not of the 35 words"),
-    ("speech-commands-v2-35", "maybe/0a0a_nohash_0.wav", "not of the 35 words"),
-    ("speech-commands-v2-12", "speech_commands_test_set_v0.02/yes/me.wav", "not named as in the official test set"),
-    ("speech-commands-v2-12", "speech_commands_test_set_v0.02/yes/2a2a_nohash_0.wav", "11 of 12 classes"),
-]
-
-
-@pytest.mark.parametrize(("name", "file", "message"), STRANGE)
-def test_files_of_no_known_name_are_refused(tmp_path, name, file, message):
-    TREES[name](tmp_path)
-    touch(tmp_path, file)
-    refused(message, name, tmp_path)
-
-
-# Corpus, a file to take from its tree, message.
-MISSING = [
-    ("voxceleb1-identification", "wav/id10001/c2/00001.wav", r"1 of 16 recordings in '.*iden_split.txt' are missing"),
-    ("voxceleb1-verification", "wav/id10271/c2/00002.wav", "1 of 3 recordings .*first 'id10271/c2/00002'"),
-    ("librispeech", "dev-clean/84/1/84-1-0000.flac", "1 transcripts have no recording, first '84-1-0000'"),
-    ("librispeech", "dev-clean/84/1/84-1.trans.txt", "2 of 12 recordings have no text"),
-    ("common-voice", "clips/b1.mp3", "1 of 5 clips .* missing .*first 'b1.mp3'"),
-    ("iemocap", "Session2/sentences/wav/Ses02F_impro01/Ses02F_impro01_M000.wav", "1 of 50 recordings .* missing"),
-    ("speech-commands-v2-35", "yes/1a1a_nohash_0.wav", "1 of 35 recordings .*validation_list.txt' are missing"),
-]
-
-
-@pytest.mark.parametrize(("name", "file", "message"), MISSING)
-def test_lists_that_name_missing_recordings_are_refused(tmp_path, name, file, message):
-    TREES[name](tmp_path)
-    (tmp_path / file).unlink()
-    refused(message, name, tmp_path)
-
-
-# Corpus, a file to write in its tree, its line, message.
-MALFORMED = [
-    ("voxceleb1-verification", "veri_test2.txt", "2 a b", "line 1 of .* a line is like '1 id10270"),
-    ("voxceleb1-identification", "iden_split.txt", "id10001/c2/00001.wav", "line 1 of .* a line is like"),
-    (
-        "iemocap",
-        "Session1/dialog/EmoEvaluation/Ses01F_impro02.txt",
-        "[1 - 2]\tSes01F_impro02_F000\tjoy\t[]",
-        "is not a turn",
-    ),
-    ("librispeech", "SPEAKERS.TXT", "19 | F | train-clean-100 | 1 | K", "have no gender in SPEAKERS.TXT"),
-    ("common-voice", "train.tsv", "path\tsentence\na1.mp3\tx", "no column 'client_id'; it has: path, sentence"),
-]
-
-
-@pytest.mark.parametrize(("name", "file", "line", "message"), MALFORMED)
-def test_malformed_lists_are_refused(tmp_path, name, file, line, message):
-    TREES[name](tmp_path)
-    write(tmp_path / file, line)
-    refused(message, name, tmp_path)
-
-
-def test_commands_of_another_version_or_without_noise_are_refused(tmp_path):
-    commands(tmp_path / "v1", OTHERS_V1)
-    refused(
-        "5 of the 35 words of version 0.02 have no recordings .*first 'backward'",
-        "speech-commands-v2-35",
-        tmp_path / "v1",
-    )
-    commands(tmp_path / "v2")
-    refused("25 recordings are not of the 30 words", "speech-commands-v1-12", tmp_path / "v2")
-    noise = tmp_path / "v2" / "_background_noise_"
-    soundfile.write(noise / "pink_noise.wav", np.zeros(1000), 1000)
-    refused(
-        "noise '_background_noise_/pink_noise.wav' lasts 1.0 s, too short", "speech-commands-v2-12", tmp_path / "v2"
-    )
-    for file in noise.iterdir():
-        file.unlink()
-    noise.rmdir()
-    refused("no folder _background_noise_", "speech-commands-v2-12", tmp_path / "v2")
-
-
-def test_iemocap_needs_all_sessions(tmp_path):
-    iemocap(tmp_path)
-    for file in (tmp_path / "Session4" / "dialog" / "EmoEvaluation").iterdir():
-        file.unlink()
-    refused("Session4/dialog/EmoEvaluation' holds no evaluations", "iemocap", tmp_path)
 
 
 @pytest.mark.shared
