@@ -49,13 +49,13 @@ class Streams:
             alone: whether nothing follows before these have ended. Then a single one runs in the thread that asks, as
                 torch's threads of a further one would sleep whenever they wait for each other.
         """
-        self._leave(-len(tasks))
+        self._add(len(tasks))
         if self.count == 1 or (alone and self._left == 1):
             with torch_threads(self.threads and self.threads * self.count):
                 return [Flight(*self._run(task)) for task in tasks]
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self.count, "encode")
-        return [_Begun(self._pool.submit(self._run, task), self._leave) for task in tasks]
+        return [_Begun(self._pool.submit(self._run, task), self._add) for task in tasks]
 
     def _run(self, task: Task) -> tuple[list[Landed], float]:
         """What a task gives, and the seconds that it took, as far as no other could run beside it."""
@@ -68,20 +68,20 @@ class Streams:
             landed = [one for flight in task() for one in flight.land()]
             return landed, (time.perf_counter() - began) * share / self.count
         finally:
-            self._leave(1)
+            self._add(-1)
 
-    def _leave(self, count: int) -> None:
-        """So many tasks fewer are left."""
+    def _add(self, count: int) -> None:
+        """So many tasks more are left."""
         with self._lock:
-            self._left -= count
+            self._left += count
 
 
 class _Begun(Flight):
     """A task that runs, or will."""
 
-    def __init__(self, future: "Future[tuple[list[Landed], float]]", leave: Callable[[int], None]) -> None:
+    def __init__(self, future: "Future[tuple[list[Landed], float]]", add: Callable[[int], None]) -> None:
         super().__init__()
-        self._future, self._leave, self._num_threads = future, leave, torch.get_num_threads()
+        self._future, self._add, self._num_threads = future, add, torch.get_num_threads()
 
     def land(self) -> list[Landed]:
         try:
@@ -93,7 +93,7 @@ class _Begun(Flight):
 
     def cancel(self) -> None:
         if self._future.cancel():
-            self._leave(1)
+            self._add(-1)
 
 
 @contextmanager
