@@ -25,6 +25,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from benchmarks.limits import DTYPES, matrix_rate
 from speechfeat.encoders.blocked_attention import attend
 from speechfeat.encoders.channels_last import convolve, to_channels_last
+from speechfeat.encoders.flights import Flight, frames_of
 from speechfeat.encoders.fused_conformer import fuse_conformer, fuse_waveform_conformer
 from speechfeat.encoders.fused_wav2vec2 import fuse_waveform
 from speechfeat.encoders.fused_whisper import fuse_whisper
@@ -93,6 +94,15 @@ def convolutions(dtype: torch.dtype) -> Iterator[tuple[str, float, Call, Call]]:
             lambda a=conv, x=states: F.gelu(a(x)),
             lambda a=conv, x=inside: convolve(a, x, nn.GELU()),
         )
+    for length in (150, 500, 1000):
+        conv = nn.Conv1d(768, 768, 128, padding=64, groups=16).to(dtype)
+        states = torch.randn(1, length, 768).to(dtype).transpose(1, 2)
+        yield (
+            f"convolution of 16 groups, 128 taps, {length} places",
+            1e-9 * length * 128 * 48 * 768 * 2,
+            lambda a=conv, x=states: F.gelu(a(x)),
+            lambda a=conv, x=states: convolve(a, x, nn.GELU()),
+        )
 
 
 def front_ends(dtype: torch.dtype) -> Iterator[tuple[str, float, Call, Call]]:
@@ -100,10 +110,11 @@ def front_ends(dtype: torch.dtype) -> Iterator[tuple[str, float, Call, Call]]:
     count = torch.get_num_threads()
     streams = Streams(1, count)
 
-    def run(front_end: nn.Module, samples: torch.Tensor) -> None:
+    def run(front_end: nn.Module, samples: torch.Tensor) -> list[Flight]:
         # Both are of the thread that enters them.
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
             front_end(samples)
+        return []
 
     for norm in ("group", "layer"):
         stock = Wav2Vec2FeatureEncoder(Wav2Vec2Config(feat_extract_norm=norm, conv_bias=norm == "layer"))
@@ -120,7 +131,7 @@ def front_ends(dtype: torch.dtype) -> Iterator[tuple[str, float, Call, Call]]:
             with FlopCounterMode(display=False) as counter:
                 outline(samples.to("meta"))
             tasks = [[partial(run, way, samples)] * count for way in ways]
-            calls = [partial(streams.run, some) for some in tasks]
+            calls = [lambda some=some: frames_of(streams.begin(some)) for some in tasks]
             yield f"{norm}-normed front end, {length} s in stretches", count * counter.get_total_flops() / 1e9, *calls
 
 

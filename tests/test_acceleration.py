@@ -15,7 +15,7 @@ from speechfeat.encoders.backbone import Backbone
 from speechfeat.encoders.base import Encoder
 from speechfeat.encoders.blocked_attention import attend
 from speechfeat.encoders.catalog import EMBEDDED
-from speechfeat.encoders.channels_last import convolve, to_channels_last
+from speechfeat.encoders.channels_last import by_spans, convolve, is_slow_of_groups, to_channels_last
 from speechfeat.encoders.flights import pool_states
 from speechfeat.encoders.loading import load_encoder
 from speechfeat.encoders.onednn import gathered
@@ -207,6 +207,28 @@ def test_convolutions_are_products(
                     found = convolve(conv, inputs, activation)
                     assert found.shape == expected.shape
                     assert (found - expected).abs().max() < tolerance
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 3e-2)])
+@pytest.mark.parametrize(("kernel", "padding"), [(64, 32), (65, 3), (70, 0)])
+def test_long_convolutions_of_groups_are_products_of_spans(
+    kernel: int, padding: int, dtype: torch.dtype, tolerance: float
+) -> None:
+    torch.manual_seed(0)
+    for bias in (False, True):
+        conv = torch.nn.Conv1d(12, 18, kernel, padding=padding, groups=3, bias=bias).to(dtype)
+        assert is_slow_of_groups(conv)
+        for count, length in ((1, 130), (3, 101), (2, 70)):
+            inputs = torch.randn(count, length, 12).to(dtype).transpose(1, 2)
+            with torch.inference_mode():
+                exact = copy.deepcopy(conv).double()(inputs.double())
+                for activation in (None, torch.nn.GELU(), torch.nn.Tanh()):
+                    expected = exact if activation is None else activation(exact)
+                    found = by_spans(conv, inputs, activation)
+                    assert found.shape == expected.shape
+                    assert (found - expected).abs().max() < tolerance
+    depthwise, of_tiles = torch.nn.Conv1d(96, 96, 31, groups=96), torch.nn.Conv1d(128, 128, 128, groups=2)
+    assert not is_slow_of_groups(depthwise) and not is_slow_of_groups(of_tiles)
 
 
 @pytest.mark.parametrize("case", GROUP_NORMED, ids=lambda case: case.name)
