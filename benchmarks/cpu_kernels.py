@@ -98,7 +98,7 @@ def convolutions(dtype: torch.dtype) -> Iterator[tuple[str, float, Call, Call]]:
         conv = nn.Conv1d(768, 768, 128, padding=64, groups=16).to(dtype)
         states = torch.randn(1, length, 768).to(dtype).transpose(1, 2)
         yield (
-            f"convolution of 16 groups, 128 taps, {length} places",
+            f"16 groups of 128 taps, {length} places",
             1e-9 * length * 128 * 48 * 768 * 2,
             lambda a=conv, x=states: F.gelu(a(x)),
             lambda a=conv, x=states: convolve(a, x, nn.GELU()),
