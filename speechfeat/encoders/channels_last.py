@@ -77,8 +77,8 @@ def convolve(conv: nn.Conv1d, inputs: Tensor, activation: nn.Module | None = Non
 def is_slow_of_groups(conv: nn.Conv1d) -> bool:
     """Whether a convolution is long and of groups that are no whole tiles of AMX, as that of positions of base models.
 
-    Of 16 groups of 48 channels, 128 frames long, oneDNN's own takes up to 1.9 times as long as products in one thread, as
-    long in two; of 64 channels it is faster than they are.
+    Of 16 groups of 48 channels, 128 frames long, oneDNN's own takes up to 1.9 times as long as products in one thread,
+    about as long in two; of 64 channels it is faster than they are.
     """
     is_plain = conv.stride == (1,) and conv.dilation == (1,) and isinstance(conv.padding, tuple)
     return is_plain and conv.groups > 1 and conv.kernel_size[0] >= LONG and conv.in_channels // conv.groups % 64 != 0
