@@ -188,6 +188,19 @@ def test_relative_attention_with_amx_is_over_whole_rows(name: str, monkeypatch: 
     assert all(width % 16 == 0 and length <= width < length + 16 for width, length in widths)
 
 
+@torch.inference_mode()
+def assert_convolves(
+    run: Callable[..., torch.Tensor], conv: torch.nn.Conv1d, inputs: torch.Tensor, tolerance: float
+) -> None:
+    """With each kind of activation, as the convolution in float64."""
+    exact = copy.deepcopy(conv).double()(inputs.double())
+    for activation in (None, torch.nn.GELU(), torch.nn.Tanh()):
+        expected = exact if activation is None else activation(exact)
+        found = run(conv, inputs, activation)
+        assert found.shape == expected.shape
+        assert (found - expected).abs().max() < tolerance
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 3e-2)])
 @pytest.mark.parametrize(("kernel", "stride"), [(3, 2), (2, 2), (10, 5), (3, 1)])
 def test_convolutions_are_products(
@@ -200,13 +213,7 @@ def test_convolutions_are_products(
         conv = torch.nn.Conv1d(16, 24, kernel, stride, bias=bias).to(dtype)
         for count, length in ((1, 333), (3, 100), (2, kernel)):
             inputs = torch.randn(count, 16, length).to(dtype)
-            with torch.inference_mode():
-                exact = copy.deepcopy(conv).double()(inputs.double())
-                for activation in (None, torch.nn.GELU(), torch.nn.Tanh()):
-                    expected = exact if activation is None else activation(exact)
-                    found = convolve(conv, inputs, activation)
-                    assert found.shape == expected.shape
-                    assert (found - expected).abs().max() < tolerance
+            assert_convolves(convolve, conv, inputs, tolerance)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 3e-2)])
@@ -220,13 +227,7 @@ def test_long_convolutions_of_groups_are_products_of_spans(
         assert is_slow_of_groups(conv)
         for count, length in ((1, 130), (3, 101), (2, 70)):
             inputs = torch.randn(count, length, 12).to(dtype).transpose(1, 2)
-            with torch.inference_mode():
-                exact = copy.deepcopy(conv).double()(inputs.double())
-                for activation in (None, torch.nn.GELU(), torch.nn.Tanh()):
-                    expected = exact if activation is None else activation(exact)
-                    found = by_spans(conv, inputs, activation)
-                    assert found.shape == expected.shape
-                    assert (found - expected).abs().max() < tolerance
+            assert_convolves(by_spans, conv, inputs, tolerance)
     depthwise, of_tiles = torch.nn.Conv1d(96, 96, 31, groups=96), torch.nn.Conv1d(128, 128, 128, groups=2)
     assert not is_slow_of_groups(depthwise) and not is_slow_of_groups(of_tiles)
 

@@ -93,8 +93,7 @@ def by_spans(conv: nn.Conv1d, inputs: Tensor, activation: nn.Module | None = Non
         `[B, C, T]` -> `[B, C', T']`
     """
     (kernel,), padding, groups = conv.kernel_size, int(conv.padding[0]), conv.groups
-    weights = derived(conv, "spans", [conv.weight], lambda: [lay_out(one) for one in _span_weights(conv)])
-    biases = [None] * groups if conv.bias is None else [one.repeat(SPAN) for one in conv.bias.chunk(groups)]
+    layers = derived(conv, "spans", [conv.weight, conv.bias], lambda: _span_layers(conv))
     count, channels, length = inputs.shape
     frames = length + 2 * padding - kernel + 1
     rows, size = math.ceil(frames / SPAN), channels // groups
@@ -104,17 +103,23 @@ def by_spans(conv: nn.Conv1d, inputs: Tensor, activation: nn.Module | None = Non
     spans = heard.as_strided((groups, count, rows, (SPAN + kernel - 1) * size), strides)
     outputs = heard.new_empty(count, SPAN * rows, groups, conv.out_channels // groups)
     applied, finish = _split(activation)
-    for group, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+    for group, (weight, bias) in enumerate(layers):
         found = multiply(spans[group].flatten(0, 1), weight, bias, applied)
         outputs[:, :, group] = found.view(count, SPAN * rows, -1)
     return finish(outputs[:, :frames].flatten(2).transpose(1, 2))
 
 
-def _span_weights(conv: nn.Conv1d) -> Tensor:
-    """Weights `[G, SPAN C'/G, (SPAN + K - 1) C/G]`: those of each frame of a span begin one frame later."""
-    of_groups = conv.weight.detach().unflatten(0, (conv.groups, -1)).transpose(2, 3)  # [G, C'/G, K, C/G]
+def _span_layers(conv: nn.Conv1d) -> list[tuple[Tensor, Tensor | None]]:
+    """Weights, laid out, and bias of each group: `[SPAN C'/G, (SPAN + K - 1) C/G]`, `[SPAN C'/G]`.
+
+    The weights of each frame of a span begin one frame later.
+    """
+    groups = conv.groups
+    of_groups = conv.weight.detach().unflatten(0, (groups, -1)).transpose(2, 3)  # [G, C'/G, K, C/G]
     shifted = [F.pad(of_groups, (0, 0, frame, SPAN - 1 - frame)) for frame in range(SPAN)]
-    return torch.stack(shifted, dim=1).flatten(3).flatten(1, 2)
+    weights = torch.stack(shifted, dim=1).flatten(3).flatten(1, 2)
+    biases = [None] * groups if conv.bias is None else [one.repeat(SPAN) for one in conv.bias.detach().chunk(groups)]
+    return [(lay_out(weight), bias) for weight, bias in zip(weights, biases, strict=True)]
 
 
 def _split(activation: nn.Module | None) -> tuple[Applied, nn.Module]:
